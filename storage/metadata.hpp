@@ -75,7 +75,7 @@ class Metadata {
   std::vector<Entry> entries_;
   /// Indices of entries_ ordered by key: a client that sends thousands of keys costs no
   /// quadratic time.
-  std::vector<std::uint32_t> by_key_;
+  std::vector<std::size_t> by_key_;
 };
 
 }  // namespace tidemark
