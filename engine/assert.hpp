@@ -12,6 +12,6 @@ namespace tidemark::detail {
 }  // namespace tidemark::detail
 
 /// Aborts the process unless `condition` holds. `message` says what the caller did wrong.
-#define TIDEMARK_ASSERT(condition, message)                                              \
-  ((condition) ? static_cast<void>(0)                                                    \
+#define TIDEMARK_ASSERT(condition, message) \
+  ((condition) ? static_cast<void>(0)       \
                : ::tidemark::detail::assertion_failed(#condition, message, __FILE__, __LINE__))

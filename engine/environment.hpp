@@ -1,0 +1,58 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace tidemark {
+
+class Driver;
+struct DriverOptions;
+
+/// Monotonic time, for deadlines and pauses.
+using TimePoint = std::chrono::steady_clock::time_point;
+/// Calendar time in UTC, for what is stored.
+using SystemTime = std::chrono::sys_time<std::chrono::microseconds>;
+
+enum class LogLevel { info, warning, error };
+
+/// What a thread does, one turn at a time. Returns how long to pause before the next turn unless
+/// woken earlier: zero for at once, `k_until_woken` for no time limit.
+using Turn = std::function<std::chrono::nanoseconds()>;
+inline constexpr std::chrono::nanoseconds k_until_woken = std::chrono::nanoseconds::max();
+
+/// A thread that runs turns. The destructor lets the present turn end, then joins.
+class TurnThread {
+ public:
+  virtual ~TurnThread() = default;
+  /// Another turn begins after this call, whatever the present one returns. Any thread.
+  virtual void wake() = 0;
+};
+
+/// Everything the engine and the storage take from the world besides files: time, randomness,
+/// threads, the log. The members here are the real ones; a program overrides `log` to send lines
+/// elsewhere, a simulator overrides all of it and so owns every clock reading and every turn.
+///
+/// Thread safety: every member may be called from any thread. Lifetime: outlives the engine.
+class Environment {
+ public:
+  virtual ~Environment() = default;
+
+  virtual TimePoint now();
+  virtual SystemTime system_now();
+  /// Uniform over all 64-bit values. Not for secrets.
+  virtual std::uint64_t random();
+  /// One line, without its end. The real one writes warnings and errors to standard error.
+  virtual void log(LogLevel level, std::string_view line);
+  virtual std::unique_ptr<TurnThread> start_thread(const std::string& name, Turn turn);
+  /// Makes the driver that `options` ask for. Throws std::system_error where the kernel refuses.
+  virtual std::unique_ptr<Driver> make_driver(const DriverOptions& options);
+
+  /// The real environment, shared by all engines that name no other.
+  static Environment& real();
+};
+
+}  // namespace tidemark

@@ -1,0 +1,106 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <memory_resource>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include <tidemark/engine/driver.hpp>
+#include <tidemark/engine/environment.hpp>
+#include <tidemark/engine/work_item.hpp>
+
+namespace tidemark {
+
+/// A work item that runs at a time. At any moment it is armed or has run. See Executor::add_timer.
+struct Timer : WorkItem {
+  using Queue = std::pmr::multimap<TimePoint, Timer*>;
+  bool armed = false;
+  Queue::iterator place;  // Meaningful while armed.
+};
+
+/// One thread, one driver, one FIFO queue of what is ready. Everything a task does runs here, one
+/// item at a time, so what only one executor's tasks touch needs no lock.
+///
+/// Each turn runs what is ready, then hands all new operations to the kernel and waits for
+/// completions in one system call. An item never runs inside another: continuing an awaiter goes
+/// through `run_next` and the loop, because symmetric transfer is a true tail call only in some
+/// builds, and a chain of a million finished awaits must not grow the stack in any.
+///
+/// Thread safety: `post`, `executor`, `environment` and the root counts may be used from any
+/// thread, the rest from the executor's own. Lifetime: owned by an Engine, which outlives every
+/// task on it.
+class Executor {
+ public:
+  Executor(Environment& environment, const DriverOptions& options, const std::string& name,
+           std::stop_token engine_stop);
+  ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  /// The executor whose thread this is, or nullptr.
+  static Executor* current();
+
+  /// Runs `item` in a later turn, after everything posted before. Any thread.
+  void post(WorkItem& item);
+  /// The same from the executor's own thread, without synchronisation.
+  void post_here(WorkItem& item);
+  /// Runs `item` as soon as the present one returns: how a task starts or continues another. At
+  /// most once in each item.
+  void run_next(WorkItem& item);
+
+  /// Runs `timer` once `deadline` is past. It must stay alive and be added once at a time.
+  void add_timer(Timer& timer, TimePoint deadline);
+  /// Takes it out again; nothing happens when it already ran.
+  void remove_timer(Timer& timer);
+
+  Driver& driver() { return *driver_; }
+  Environment& environment() { return environment_; }
+  /// So that a free coroutine whose first parameter is an Executor& binds to it (see Task).
+  Executor& executor() { return *this; }
+
+  /// Requested when the engine is told to end what still runs: what a task without another token
+  /// listens to.
+  const std::stop_token& engine_stop() const { return engine_stop_; }
+
+  /// Roots are tasks that no other task awaits. The engine drains them before it ends.
+  void root_started() { roots_.fetch_add(1, std::memory_order_relaxed); }
+  /// On the executor's own thread, so that nothing of the executor is touched after its end.
+  void root_finished();
+  /// Blocks until no root runs, or until `deadline` on the steady clock; true when none does.
+  bool wait_for_roots(std::optional<TimePoint> deadline);
+
+  /// Makes `turn` return without waiting from now on. Any thread.
+  void exit();
+
+  /// One turn of the loop. Called by the executor's thread, or by a simulator in its place.
+  void turn();
+
+ private:
+  void run(WorkItem& item);
+  void take_posted();
+  void fire_timers();
+  void wait_for_events();
+
+  Environment& environment_;
+  const std::stop_token engine_stop_;
+  std::unique_ptr<Driver> driver_;
+  WorkQueue ready_;
+  WorkItem* next_ = nullptr;
+  std::pmr::unsynchronized_pool_resource timer_memory_;
+  Timer::Queue timers_{&timer_memory_};
+  std::atomic<WorkItem*> posted_{nullptr};  // From other threads, newest first.
+  std::atomic<bool> asleep_{false};
+  std::atomic<bool> exiting_{false};
+  std::atomic<std::size_t> roots_{0};
+  std::mutex roots_mutex_;
+  std::condition_variable no_roots_;
+  std::unique_ptr<TurnThread> thread_;  // Last: its turns use the members above.
+};
+
+}  // namespace tidemark

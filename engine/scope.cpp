@@ -1,0 +1,46 @@
+#include <tidemark/engine/scope.hpp>
+
+namespace tidemark {
+
+Scope::Scope(Executor& executor)
+    : executor_(executor), from_engine_(executor.engine_stop(), detail::ForwardStop{&source_}) {}
+
+Scope::~Scope() {
+  TIDEMARK_ASSERT(running_.load() == 0, "a scope is joined before its end");
+}
+
+void Scope::spawn(Task<void> task) {
+  Executor* const bound = detail::TaskAccess::promise(task).executor;
+  TIDEMARK_ASSERT(bound == nullptr || bound == &executor_, "a scope's tasks share its executor");
+  running_.fetch_add(1, std::memory_order_relaxed);
+  detail::Root<void>::start(
+      executor_, std::move(task), [this](Task<void>& done) { finished(done); },
+      source_.get_token());
+}
+
+void Scope::finished(Task<void>& task) {
+  try {
+    detail::TaskAccess::promise(task).take();
+  } catch (...) {
+    if (!error_) error_ = std::current_exception();
+    source_.request_stop();
+  }
+  if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) idle_.wake_all();
+}
+
+Task<void> Scope::join() {
+  const std::stop_token outer = co_await current_stop_token();
+  {
+    const detail::StopForwarder from_outer(outer, detail::ForwardStop{&source_});
+    while (running_.load(std::memory_order_acquire) != 0) {
+      co_await without_stop(wait_for_idle());
+    }
+  }
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+Task<void> Scope::wait_for_idle() {
+  co_await idle_.wait();
+}
+
+}  // namespace tidemark
