@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds and runs the tests: run.sh [PRESET [CTEST_ARGUMENT...]]
+# PRESET is release (the default), asan, tsan or clang. Further arguments choose tests, as in
+# `run.sh asan --label-regex threads` or `run.sh tsan --tests-regex 'storage.*append'`.
+# The last line counts them: N passed, N failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+preset=${1:-release}
+shift || true
+
+if [[ $preset == clang ]]; then .ci/apt-install clang-19; else .ci/apt-install; fi
+
+cmake --preset "$preset" ${CI:+-DCMAKE_COMPILE_WARNING_AS_ERROR=ON}
+cmake --build --preset "$preset"
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+ctest --preset "$preset" --parallel "$(nproc)" "$@" | tee "$log" || status=$?
+# "100% tests passed, 0 tests failed out of 12"
+read -r failed total < <(sed -nE 's/.*, ([0-9]+) tests? failed out of ([0-9]+).*/\1 \2/p' "$log") ||
+  { failed=1 total=1; }
+echo "$((total - failed)) passed, $failed failed"
+exit "$status"
