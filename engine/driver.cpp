@@ -49,7 +49,12 @@ namespace {
 
 std::int64_t open_file(const Operation& operation) {
   static_assert(sizeof(Operation::OpenHow) == sizeof(open_how));
-  return ::syscall(SYS_openat2, operation.fd, operation.path, &operation.how, sizeof operation.how);
+  const long fd =
+      ::syscall(SYS_openat2, operation.fd, operation.path, &operation.how, sizeof operation.how);
+  if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) return fd;
+  // Before Linux 5.6, or filtered. Names have one component, so refusing a link there is the same.
+  const int flags = static_cast<int>(operation.how.flags) | O_NOFOLLOW;
+  return ::openat(operation.fd, operation.path, flags, static_cast<mode_t>(operation.how.mode));
 }
 
 std::int64_t list_directory(const Operation& operation) {
@@ -100,6 +105,8 @@ std::int64_t call(const Operation& operation) {
     case Operation::Kind::stat:
       return ::statx(operation.fd, operation.path, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW,
                      STATX_BASIC_STATS, operation.stat);
+    case Operation::Kind::stat_filesystem:
+      return ::fstatfs(operation.fd, operation.filesystem);
     case Operation::Kind::allocate:
       return ::fallocate(operation.fd, FALLOC_FL_KEEP_SIZE, offset, length);
     case Operation::Kind::truncate:

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <vector>
 
 #include <tidemark/engine/environment.hpp>
@@ -26,6 +27,7 @@ struct Operation {
     open,             // fd (folder), path, how (openat2)
     close,            // fd
     stat,             // fd, path ("" for fd itself), stat; a symbolic link is not followed
+    stat_filesystem,  // fd, filesystem (fstatfs)
     allocate,         // fd, offset, length (fallocate with FALLOC_FL_KEEP_SIZE)
     truncate,         // fd, length
     unlink,           // fd (folder), path
@@ -58,6 +60,7 @@ struct Operation {
   const char* path = "";
   const char* other_path = "";
   struct statx* stat = nullptr;
+  struct statfs* filesystem = nullptr;
   std::vector<std::string>* names = nullptr;
 
   std::int64_t result = 0;

@@ -1,8 +1,12 @@
+#include <cerrno>
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
+#include <fcntl.h>
 #include <pthread.h>
+#include <unistd.h>
 #include <random>
+#include <system_error>
 #include <thread>
 
 #include <tidemark/engine/assert.hpp>
@@ -80,6 +84,16 @@ std::uint64_t Environment::random() {
 void Environment::log(LogLevel level, std::string_view line) {
   if (level == LogLevel::info) return;
   std::fprintf(stderr, "tidemark: %.*s\n", static_cast<int>(line.size()), line.data());
+}
+
+void Environment::close_descriptor(int fd) noexcept { ::close(fd); }
+
+void Environment::set_direct(int fd, bool direct) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  const int wanted = direct ? flags | O_DIRECT : flags & ~O_DIRECT;
+  if (flags < 0 || ::fcntl(fd, F_SETFL, wanted) != 0) {
+    throw std::system_error(errno, std::generic_category(), "O_DIRECT");
+  }
 }
 
 std::unique_ptr<TurnThread> Environment::start_thread(const std::string& name, Turn turn) {

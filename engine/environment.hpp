@@ -47,6 +47,10 @@ class Environment {
   virtual std::uint64_t random();
   /// One line, without its end. The real one writes warnings and errors to standard error.
   virtual void log(LogLevel level, std::string_view line);
+  /// Closes a descriptor that a driver opened, for destructors, which cannot await.
+  virtual void close_descriptor(int fd) noexcept;
+  /// Switches the open file between direct and cached I/O (O_DIRECT). Throws std::system_error.
+  virtual void set_direct(int fd, bool direct);
   virtual std::unique_ptr<TurnThread> start_thread(const std::string& name, Turn turn);
   /// Makes the driver that `options` ask for. Throws std::system_error where the kernel refuses.
   virtual std::unique_ptr<Driver> make_driver(const DriverOptions& options);

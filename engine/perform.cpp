@@ -3,7 +3,7 @@
 namespace tidemark::detail {
 
 bool OperationAwaiter::submit() {
-  if (promise_->stop != nullptr && promise_->stop->stop_requested()) {
+  if (heeds_stop_ && promise_->stop != nullptr && promise_->stop->stop_requested()) {
     result = -ECANCELED;
     return true;
   }
@@ -16,7 +16,7 @@ bool OperationAwaiter::submit() {
 bool OperationAwaiter::suspend() {
   complete = &OperationAwaiter::on_complete;
   if (submit()) return false;
-  relay_.arm(*promise_, this, &OperationAwaiter::on_stop);
+  relay_.arm(*promise_, this, &OperationAwaiter::on_stop, heeds_stop_);
   return true;
 }
 

@@ -28,7 +28,8 @@ namespace detail {
 /// the request to cancel it are both gone from the kernel.
 class [[nodiscard]] OperationAwaiter : private Operation {
  public:
-  explicit OperationAwaiter(const Operation& operation) : Operation(operation) {}
+  OperationAwaiter(const Operation& operation, bool heeds_stop)
+      : Operation(operation), heeds_stop_(heeds_stop) {}
   OperationAwaiter(const OperationAwaiter&) = delete;
   OperationAwaiter& operator=(const OperationAwaiter&) = delete;
 
@@ -50,6 +51,7 @@ class [[nodiscard]] OperationAwaiter : private Operation {
   static void on_complete(Operation& operation) noexcept;
   static void on_stop(void* awaiter) noexcept;
 
+  const bool heeds_stop_;
   PromiseBase* promise_ = nullptr;
   StopRelay relay_;
 };

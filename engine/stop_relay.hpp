@@ -18,11 +18,12 @@ class StopRelay : private WorkItem {
   StopRelay(const StopRelay&) = delete;
   StopRelay& operator=(const StopRelay&) = delete;
 
-  void arm(PromiseBase& promise, void* context, void (*on_stop)(void* context) noexcept) {
+  void arm(PromiseBase& promise, void* context, void (*on_stop)(void* context) noexcept,
+           bool heeds_stop = true) {
     promise_ = &promise;
     context_ = context;
     on_stop_ = on_stop;
-    if (promise.stop != nullptr && promise.stop->stop_possible()) {
+    if (heeds_stop && promise.stop != nullptr && promise.stop->stop_possible()) {
       callback_.emplace(*promise.stop, Post{this});
     }
   }

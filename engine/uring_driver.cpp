@@ -70,6 +70,7 @@ bool needs_pool(Operation::Kind kind) {
     case Operation::Kind::list_directory:
     case Operation::Kind::copy_range:
     case Operation::Kind::sync_filesystem:
+    case Operation::Kind::stat_filesystem:
     case Operation::Kind::lock:
     case Operation::Kind::close:  // The last close of an unlinked file frees its blocks.
       return true;

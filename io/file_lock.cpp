@@ -1,0 +1,55 @@
+#include <algorithm>
+#include <cerrno>
+#include <sys/file.h>
+
+#include <tidemark/engine/perform.hpp>
+#include <tidemark/engine/sleep_for.hpp>
+#include <tidemark/io/file_lock.hpp>
+
+namespace tidemark {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::chrono::nanoseconds k_first_pause = 500us;
+constexpr std::chrono::nanoseconds k_longest_pause = 250ms;
+
+}  // namespace
+
+Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
+  Executor* const executor = co_await current_executor();
+  Environment& environment = executor->environment();
+  std::chrono::nanoseconds pause = k_first_pause;
+  while (true) {
+    Operation operation;
+    operation.kind = Operation::Kind::lock;
+    operation.fd = file.native_handle();
+    operation.flags = (mode == Mode::shared ? LOCK_SH : LOCK_EX) | LOCK_NB;
+    const std::int64_t result = co_await detail::perform(operation);
+    if (result != -EWOULDBLOCK) {
+      detail::check(result, "flock");
+      co_return FileLock(std::move(file));
+    }
+    const std::chrono::nanoseconds left = deadline - environment.now();
+    if (left <= 0ns) detail::check(-ETIMEDOUT, "flock");
+    // Spread over half to all of the pause, so that waiters do not come in step.
+    const auto half = static_cast<std::uint64_t>(pause.count() / 2);
+    const std::chrono::nanoseconds spread(half + environment.random() % half);
+    co_await sleep_for(std::min(spread, left));
+    pause = std::min(pause * 2, k_longest_pause);
+  }
+}
+
+Task<FileLock> FileLock::open(Directory& directory, const char* name, Directory::Open how,
+                              TimePoint deadline) {
+  while (true) {
+    File file = co_await directory.open_file(name, how);
+    FileLock lock = co_await acquire(std::move(file), Mode::exclusive, deadline);
+    const FileStatus opened = co_await lock.file().status();
+    const std::optional<FileStatus> named = co_await directory.status(name);
+    if (named && named->same_file(opened)) co_return lock;
+    co_await lock.close();
+  }
+}
+
+}  // namespace tidemark
