@@ -57,7 +57,12 @@ class [[nodiscard]] OperationAwaiter : private Operation {
 };
 
 inline OperationAwaiter perform(const Operation& operation) {
-  return OperationAwaiter(operation);
+  return OperationAwaiter(operation, true);
+}
+
+/// The same for what must not be left half done: a stop is not heeded.
+inline OperationAwaiter perform_to_end(const Operation& operation) {
+  return OperationAwaiter(operation, false);
 }
 
 }  // namespace detail
