@@ -152,19 +152,21 @@ TEST_CASE("metadata finds each of many keys") {
 
 TEST_CASE("metadata refuses keys and text that are not UTF-8 and then is unchanged") {
   const std::vector<std::string> malformed{
-      "\x80",                      // A continuation byte alone.
-      "a\xC3",                     // Cut short.
-      "\xC3(",                     // A wrong continuation.
-      "\xE2\x82",                  // Cut short.
-      "\xE2\x28\xA1",              // A wrong continuation.
-      "\xF0\x9F\x98",              // Cut short.
-      "\xC0\x80",                  // An overlong U+0000.
-      "\xC1\xBF",                  // An overlong U+007F.
-      "\xE0\x9F\xBF",              // An overlong U+07FF.
-      "\xF0\x8F\xBF\xBF",          // An overlong U+FFFF.
-      "\xF4\x90\x80\x80",          // U+110000.
-      "\xF8\x88\x80\x80\x80",      // Five bytes.
-      "\xFF",                      // Never a part of UTF-8.
+      "\x80",                  // A continuation byte alone.
+      "a\xC3",                 // Cut short.
+      "\xC3(",                 // A wrong continuation.
+      "\xE2\x82",              // Cut short.
+      "\xE2\x28\xA1",          // A wrong continuation.
+      "\xF0\x9F\x98",          // Cut short.
+      "\xC0\x80",              // An overlong U+0000.
+      "\xC1\xBF",              // An overlong U+007F.
+      "\xE0\x9F\xBF",          // An overlong U+07FF.
+      "\xF0\x8F\xBF\xBF",      // An overlong U+FFFF.
+      "\xF4\x90\x80\x80",      // U+110000.
+      "\xF9\x80\x80\x80",      // A first byte of five, whose bits would be in range of four.
+      "\xBF\x80",              // A continuation byte first, whose bits would be in range of two.
+      "\xF8\x88\x80\x80\x80",  // Five bytes.
+      "\xFF",                  // Never a part of UTF-8.
       "\xED\xA0\xBD\xED\xB8\x80",  // A surrogate pair as two sequences.
       "\xED\xAF\xBF\xED\xB0\x80",  // The same with the last high and the first low surrogate.
   };
@@ -321,6 +323,8 @@ TEST_CASE("metadata that is no object of strings is corrupt, and the error says 
   CHECK_THAT(corrupt_message("{\"a\": \"\xED\xA0\xBD\"}"), contains("not JSON"));
   CHECK_THAT(corrupt_message(R"({"a": "\ud83"})"), contains("not JSON"));
   CHECK_THAT(corrupt_message(R"({"a": "\u12\u0000"})"), contains("not JSON"));
+  CHECK_THAT(corrupt_message(R"({"a": "\u0", "b": "c"})"), contains("not JSON"));
+  CHECK_THAT(corrupt_message(R"({"a": "\u000x"})"), contains("not JSON"));
   CHECK_THAT(corrupt_message(R"({"a": "\x"})"), contains("not JSON"));
   CHECK_THAT(corrupt_message(R"({"a": "\)"), contains("not JSON"));
   CHECK_THAT(corrupt_message(R"(\u0000{})"), contains("not JSON"));
