@@ -81,13 +81,15 @@ Task<std::size_t> File::read_at(std::uint64_t offset, std::span<std::byte> bytes
 }
 
 Task<void> File::write_at(std::uint64_t offset, std::span<const std::byte> bytes, WriteMode mode) {
-  set_direct(mode == WriteMode::direct_stable);
+  const bool stable = mode == WriteMode::cached_stable || mode == WriteMode::direct_stable;
+  bool direct = mode == WriteMode::direct || mode == WriteMode::direct_stable;
   while (!bytes.empty()) {
+    set_direct(direct);
     Operation operation = operation_on(fd_, Operation::Kind::write);
     operation.offset = offset;
     operation.const_buffer = bytes.data();
     operation.length = std::min(bytes.size(), k_max_call_bytes);
-    operation.flags = mode == WriteMode::cached ? 0 : RWF_DSYNC;
+    operation.flags = stable ? RWF_DSYNC : 0;
     const std::int64_t result = co_await detail::perform_to_end(operation);
     if (result == -EAGAIN) continue;
     const auto written = static_cast<std::size_t>(detail::check(result, "write"));
@@ -95,10 +97,7 @@ Task<void> File::write_at(std::uint64_t offset, std::span<const std::byte> bytes
     offset += written;
     bytes = bytes.subspan(written);
     // A short direct write can end between two blocks; the rest takes the other way.
-    if (mode == WriteMode::direct_stable && offset % k_direct_alignment != 0) {
-      mode = WriteMode::cached_stable;
-      set_direct(false);
-    }
+    direct = direct && offset % k_direct_alignment == 0;
   }
 }
 

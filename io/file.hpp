@@ -23,12 +23,13 @@ struct FileStatus {
   }
 };
 
-/// How a write treats the page cache and the disk.
+/// How a write treats the page cache and the disk. For the direct modes, offset and length are
+/// multiples of k_direct_alignment and the memory of k_direct_memory_alignment.
 enum class WriteMode {
   cached,         // Into the page cache; `sync_data` makes it stable.
   cached_stable,  // The same, and stable when it returns (RWF_DSYNC).
-  direct_stable,  // Past the page cache, and stable. Offset and length are multiples of
-                  // k_direct_alignment, the memory of k_direct_memory_alignment.
+  direct,         // Past the page cache (O_DIRECT); `sync_data` makes it stable.
+  direct_stable,  // The same, and stable when it returns.
 };
 inline constexpr std::size_t k_direct_alignment = 4096;
 inline constexpr std::size_t k_direct_memory_alignment = 512;
