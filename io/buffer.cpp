@@ -17,58 +17,76 @@ struct Buffer::PoolState : WorkItem, std::enable_shared_from_this<Buffer::PoolSt
   PoolState(Executor& on, std::size_t bytes) : executor(on), max_bytes(bytes) {
     WorkItem::run = [](WorkItem& item) noexcept {
       auto& self = static_cast<PoolState&>(item);
-      const std::shared_ptr<PoolState> keep = std::exchange(self.posted, nullptr);
+      std::shared_ptr<PoolState> keep;
+      {
+        std::lock_guard lock(self.mutex);
+        keep = std::move(self.posted);
+      }
       self.released.wake_all();
+      self.executor.root_finished();
     };
   }
-  ~PoolState() {
-    for (auto& [capacity, list] : free) {
-      for (std::byte* memory : list) ::operator delete(memory, k_align);
-    }
-  }
+  ~PoolState() { free_kept_beyond(0); }
 
-  /// Memory for `capacity` bytes, or nullptr when that would pass the bound.
+  /// Memory for `capacity` bytes. Without room it is nullptr, and the caller waits for `released`
+  /// or says that it no longer does.
   std::byte* take(std::size_t capacity) {
     std::lock_guard lock(mutex);
     if (capacity > max_bytes - used) {
       waiting = true;
       return nullptr;
     }
+    std::byte* memory = nullptr;
+    std::vector<std::byte*>& list = kept[capacity];
+    if (list.empty()) {
+      free_kept_beyond(max_bytes - used - capacity);
+      memory = static_cast<std::byte*>(::operator new(capacity, k_align));
+    } else {
+      memory = list.back();
+      list.pop_back();
+      kept_bytes -= capacity;
+    }
     used += capacity;
-    std::vector<std::byte*>& list = free[capacity];
-    if (list.empty()) return static_cast<std::byte*>(::operator new(capacity, k_align));
-    std::byte* const memory = list.back();
-    list.pop_back();
-    kept -= capacity;
     return memory;
   }
 
   void give_back(std::byte* memory, std::size_t capacity) {
-    bool wake = false;
-    {
-      std::lock_guard lock(mutex);
-      used -= capacity;
-      // What is kept for reuse and what is out stay together within the bound.
-      if (kept + capacity <= max_bytes - used) {
-        free[capacity].push_back(memory);
-        kept += capacity;
-        memory = nullptr;
-      }
-      wake = std::exchange(waiting, false);
-    }
-    if (memory != nullptr) ::operator delete(memory, k_align);
-    if (!wake) return;
+    std::lock_guard lock(mutex);
+    used -= capacity;
+    kept[capacity].push_back(memory);
+    kept_bytes += capacity;
+    TIDEMARK_ASSERT(used + kept_bytes <= max_bytes, "a pool stays within its bound");
+    // The engine may be gone, unless someone waits: who does takes the mutex before it leaves, and
+    // as a root the wake is waited for.
+    if (!std::exchange(waiting, false) || posted != nullptr) return;
     posted = shared_from_this();
+    executor.root_started();
     executor.post(*this);
+  }
+
+  void stop_waiting() {
+    std::lock_guard lock(mutex);
+    waiting = false;
+  }
+
+  /// What is kept for reuse and what is out stay together within the bound.
+  void free_kept_beyond(std::size_t bytes) {
+    for (auto& [capacity, list] : kept) {
+      while (kept_bytes > bytes && !list.empty()) {
+        ::operator delete(list.back(), k_align);
+        list.pop_back();
+        kept_bytes -= capacity;
+      }
+    }
   }
 
   Executor& executor;
   const std::size_t max_bytes;
   std::mutex mutex;
   std::size_t used = 0;
-  std::size_t kept = 0;
   bool waiting = false;  // Someone found no room since the last wake.
-  std::map<std::size_t, std::vector<std::byte*>> free;
+  std::map<std::size_t, std::vector<std::byte*>> kept;  // Free memory of each capacity.
+  std::size_t kept_bytes = 0;
   std::shared_ptr<PoolState> posted;  // Itself, while it is in the executor's queue.
   AsyncMutex turn;                    // Held by the first of those who wait.
   WaitList released;
@@ -101,14 +119,18 @@ BufferPool::BufferPool(Executor& executor, std::size_t max_bytes)
 BufferPool::~BufferPool() = default;
 
 Task<Buffer> BufferPool::acquire(std::size_t bytes) {
-  const std::size_t capacity = (bytes + k_alignment - 1) / k_alignment * k_alignment;
-  if (bytes == 0 || capacity > state_->max_bytes) detail::check(-EINVAL, "BufferPool::acquire");
   const std::shared_ptr<Buffer::PoolState> state = state_;
+  const std::size_t largest = state->max_bytes / k_alignment * k_alignment;
+  if (bytes == 0 || bytes > largest) detail::check(-EINVAL, "BufferPool::acquire");
+  const std::size_t capacity = (bytes + k_alignment - 1) / k_alignment * k_alignment;
   const AsyncMutex::Guard turn = co_await state->turn.lock();
   std::byte* memory = state->take(capacity);
   while (memory == nullptr) {
     const bool woken = co_await state->released.wait();
-    if (!woken) throw operation_canceled();
+    if (!woken) {
+      state->stop_waiting();
+      throw operation_canceled();
+    }
     memory = state->take(capacity);
   }
   Buffer buffer(state, memory, capacity);

@@ -50,7 +50,7 @@ class BufferPool {
  public:
   static constexpr std::size_t k_alignment = 4096;
 
-  /// At most `max_bytes` are out at once.
+  /// At most `max_bytes` are out at once, counted in capacities; kept memory is within that too.
   BufferPool(Executor& executor, std::size_t max_bytes);
   ~BufferPool();
   BufferPool(const BufferPool&) = delete;
@@ -58,9 +58,9 @@ class BufferPool {
 
   Executor& executor() { return executor_; }
 
-  /// A buffer of at least `bytes`, rounded up to the alignment; first come, first served. Throws
-  /// std::errc::invalid_argument for 0 or more than `max_bytes`, and std::errc::operation_canceled
-  /// when stopped.
+  /// A buffer of `bytes`, its capacity rounded up to the alignment; first come, first served.
+  /// Throws std::errc::invalid_argument for 0 or a capacity of more than `max_bytes`, and
+  /// std::errc::operation_canceled when stopped.
   Task<Buffer> acquire(std::size_t bytes);
 
   std::size_t bytes_in_use() const;
