@@ -21,6 +21,11 @@ Operation operation_on(int fd, Operation::Kind kind) {
   return operation;
 }
 
+bool is_aligned(std::uint64_t offset, std::span<const std::byte> bytes) {
+  return offset % k_direct_alignment == 0 && bytes.size() % k_direct_alignment == 0 &&
+         reinterpret_cast<std::uintptr_t>(bytes.data()) % k_direct_memory_alignment == 0;
+}
+
 }  // namespace
 
 namespace detail {
@@ -37,9 +42,10 @@ FileStatus to_status(const struct statx& stat) {
   status.inode = stat.stx_ino;
   status.size = stat.stx_size;
   status.links = stat.stx_nlink;
+  status.mode = stat.stx_mode;
   status.modified_at = SystemTime(std::chrono::seconds(stat.stx_mtime.tv_sec) +
                                   std::chrono::microseconds(stat.stx_mtime.tv_nsec / 1000));
-  status.is_regular = S_ISREG(stat.stx_mode);
+  status.is_regular = S_ISREG(status.mode);
   return status;
 }
 
@@ -62,11 +68,13 @@ File::~File() {
 }
 
 Task<std::size_t> File::read_some_at(std::uint64_t offset, std::span<std::byte> bytes) {
+  set_cached();  // A direct read would have to be aligned.
   Operation operation = operation_on(fd_, Operation::Kind::read);
   operation.offset = offset;
   operation.buffer = bytes.data();
   operation.length = std::min(bytes.size(), k_max_call_bytes);
-  const std::int64_t result = co_await detail::perform(operation);
+  std::int64_t result = -EAGAIN;
+  while (result == -EAGAIN) result = co_await detail::perform(operation);
   co_return static_cast<std::size_t>(detail::check(result, "read"));
 }
 
@@ -83,8 +91,10 @@ Task<std::size_t> File::read_at(std::uint64_t offset, std::span<std::byte> bytes
 Task<void> File::write_at(std::uint64_t offset, std::span<const std::byte> bytes, WriteMode mode) {
   const bool stable = mode == WriteMode::cached_stable || mode == WriteMode::direct_stable;
   bool direct = mode == WriteMode::direct || mode == WriteMode::direct_stable;
+  TIDEMARK_ASSERT(!direct || is_aligned(offset, bytes), "a direct write is aligned");
   while (!bytes.empty()) {
-    set_direct(direct);
+    direct = direct && try_direct();
+    if (!direct) set_cached();
     Operation operation = operation_on(fd_, Operation::Kind::write);
     operation.offset = offset;
     operation.const_buffer = bytes.data();
@@ -92,8 +102,13 @@ Task<void> File::write_at(std::uint64_t offset, std::span<const std::byte> bytes
     operation.flags = stable ? RWF_DSYNC : 0;
     const std::int64_t result = co_await detail::perform_to_end(operation);
     if (result == -EAGAIN) continue;
+    if (result == -EINVAL && direct) {  // Refused here only, or a device of larger blocks.
+      direct = false;
+      continue;
+    }
     const auto written = static_cast<std::size_t>(detail::check(result, "write"));
     if (written == 0) detail::check(-EIO, "write of no bytes");
+    TIDEMARK_ASSERT(written <= bytes.size(), "no more is written than was given");
     offset += written;
     bytes = bytes.subspan(written);
     // A short direct write can end between two blocks; the rest takes the other way.
@@ -101,10 +116,22 @@ Task<void> File::write_at(std::uint64_t offset, std::span<const std::byte> bytes
   }
 }
 
-void File::set_direct(bool direct) {
-  if (direct == direct_) return;
-  executor_->environment().set_direct(fd_, direct);
-  direct_ = direct;
+bool File::try_direct() {
+  if (direct_) return true;
+  try {
+    executor_->environment().set_direct(fd_, true);
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::invalid_argument) throw;
+    return false;
+  }
+  direct_ = true;
+  return true;
+}
+
+void File::set_cached() {
+  if (!direct_) return;
+  executor_->environment().set_direct(fd_, false);
+  direct_ = false;
 }
 
 Task<void> File::sync_data() {

@@ -15,6 +15,7 @@ struct FileStatus {
   std::uint64_t inode = 0;
   std::uint64_t size = 0;
   std::uint64_t links = 0;
+  std::uint32_t mode = 0;  // Kind and permissions, as st_mode.
   SystemTime modified_at;
   bool is_regular = false;
 
@@ -28,7 +29,7 @@ struct FileStatus {
 enum class WriteMode {
   cached,         // Into the page cache; `sync_data` makes it stable.
   cached_stable,  // The same, and stable when it returns (RWF_DSYNC).
-  direct,         // Past the page cache (O_DIRECT); `sync_data` makes it stable.
+  direct,         // Past the page cache (O_DIRECT) where the file system can; `sync_data` as well.
   direct_stable,  // The same, and stable when it returns.
 };
 inline constexpr std::size_t k_direct_alignment = 4096;
@@ -55,19 +56,19 @@ class File {
   int native_handle() const { return fd_; }
   Executor& executor() const { return *executor_; }
 
-  /// Reads what one call gives; 0 at the end of the file.
+  /// Reads what one call gives; 0 at the end of the file. Not beside a direct write of this object.
   Task<std::size_t> read_some_at(std::uint64_t offset, std::span<std::byte> bytes);
   /// Reads until `bytes` is full or the file ends; gives how much.
   Task<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> bytes);
-  /// Writes all of `bytes` or throws. One direct write at a time, and none beside it.
+  /// Writes all of `bytes` or throws. A direct write has no other write beside it.
   Task<void> write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                       WriteMode mode = WriteMode::cached);
   /// Makes data and size stable (fdatasync).
   Task<void> sync_data();
   /// Makes everything on the file's file system stable (syncfs).
   Task<void> sync_filesystem();
-  /// Reserves blocks for the first `length` bytes without changing the size. False where the file
-  /// system cannot.
+  /// Reserves blocks for the first `length` bytes, at least one, without changing the size. False
+  /// where the file system cannot.
   Task<bool> allocate(std::uint64_t length);
   Task<void> truncate(std::uint64_t length);
   /// Copies up to `length` bytes inside the kernel, sharing blocks where it can; gives how many.
@@ -78,7 +79,8 @@ class File {
   Task<void> close();
 
  private:
-  void set_direct(bool direct);
+  bool try_direct();
+  void set_cached();
 
   Executor* executor_ = nullptr;
   int fd_ = -1;
