@@ -56,7 +56,11 @@ Task<void> make_directories(const std::filesystem::path& path) {
     operation.path = prefix.c_str();
     operation.mode = 0777;
     const std::int64_t result = co_await detail::perform_to_end(operation);
-    if (result != -EEXIST) detail::check(result, prefix.c_str());
+    if (result == -EEXIST) continue;
+    detail::check(result, prefix.c_str());
+    const std::filesystem::path parent = prefix.parent_path();
+    Directory above = co_await Directory::open(parent.empty() ? "." : parent, false);
+    co_await above.sync();
   }
 }
 
@@ -96,7 +100,11 @@ Task<File> Directory::open_file(const char* name, Open how, std::uint32_t mode) 
 }
 
 Task<File> Directory::open_for_reading(const char* name) {
-  return open_beneath(name, O_RDONLY, 0);
+  // To open a pipe for reading would wait for its writer.
+  const std::optional<FileStatus> named = co_await status(name);
+  const bool special = named && !S_ISREG(named->mode) && !S_ISLNK(named->mode);
+  if (special) detail::check(-EINVAL, "not a regular file");
+  co_return co_await open_beneath(name, O_RDONLY, 0);
 }
 
 Task<std::optional<FileStatus>> Directory::status(const char* name) {

@@ -19,7 +19,8 @@ struct FilesystemStatus {
 /// An open folder. It opens, makes and removes files directly beneath itself and nothing else: a
 /// name is one component, and a symbolic link of that name is refused (ELOOP).
 ///
-/// Errors: std::system_error; EINVAL for a name with a slash, an empty one, "." or "..".
+/// Errors: std::system_error; EINVAL for a name with a slash, an empty one, "." or "..", and for
+/// opening what is no regular file (EISDIR for a folder to write to).
 /// Thread safety: the tasks run on the directory's executor. Lifetime: it outlives its tasks; a
 /// name lives until its await returns.
 class Directory {
@@ -32,7 +33,8 @@ class Directory {
 
   Directory() = default;
 
-  /// Opens `path`, which may itself be reached through links; `create` makes what is missing of it.
+  /// Opens `path`, which may itself be reached through links; `create` makes what is missing of it,
+  /// stable.
   static Task<Directory> open(std::filesystem::path path, bool create);
 
   Executor& executor() const { return handle_.executor(); }
