@@ -30,21 +30,21 @@ Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
       detail::check(result, "flock");
       co_return FileLock(std::move(file));
     }
-    const std::chrono::nanoseconds left = deadline - environment.now();
-    if (left <= 0ns) detail::check(-ETIMEDOUT, "flock");
+    const TimePoint now = environment.now();
+    if (now >= deadline) detail::check(-ETIMEDOUT, "flock");
     // Spread over half to all of the pause, so that waiters do not come in step.
     const auto half = static_cast<std::uint64_t>(pause.count() / 2);
     const std::chrono::nanoseconds spread(half + environment.random() % half);
-    co_await sleep_for(std::min(spread, left));
+    co_await sleep_for(std::min(spread, deadline - now));
     pause = std::min(pause * 2, k_longest_pause);
   }
 }
 
 Task<FileLock> FileLock::open(Directory& directory, const char* name, Directory::Open how,
-                              TimePoint deadline) {
+                              TimePoint deadline, Mode mode) {
   while (true) {
     File file = co_await directory.open_file(name, how);
-    FileLock lock = co_await acquire(std::move(file), Mode::exclusive, deadline);
+    FileLock lock = co_await acquire(std::move(file), mode, deadline);
     const FileStatus opened = co_await lock.file().status();
     const std::optional<FileStatus> named = co_await directory.status(name);
     if (named && named->same_file(opened)) co_return lock;

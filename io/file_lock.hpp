@@ -14,6 +14,9 @@ namespace tidemark {
 /// A waiter occupies no thread: it tries without blocking, after pauses that grow from 0.5 to 250
 /// ms, so that a thousand waiters cost a few thousand cheap system calls a second.
 ///
+/// The kernel ends a lock when the last copy of the descriptor is closed. A child process holds
+/// copies from its fork to its exec, and so may keep a lock for that long.
+///
 /// Thread safety: the tasks run on the file's executor.
 class FileLock {
  public:
@@ -25,10 +28,10 @@ class FileLock {
   /// made), std::errc::operation_canceled when stopped.
   static Task<FileLock> acquire(File file, Mode mode, TimePoint deadline);
 
-  /// Opens `name`, takes the lock exclusively, and makes sure that the file is still the one at
-  /// that name; if not, begins again. Throws as the two steps do; ENOENT once the name is gone.
+  /// Opens `name`, takes the lock, and makes sure that the file is still the one at that name; if
+  /// not, begins again. Throws as the two steps do; ENOENT once the name is gone.
   static Task<FileLock> open(Directory& directory, const char* name, Directory::Open how,
-                             TimePoint deadline);
+                             TimePoint deadline, Mode mode = Mode::exclusive);
 
   bool owns_lock() const { return file_.is_open(); }
   File& file() { return file_; }
