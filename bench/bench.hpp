@@ -1,0 +1,56 @@
+#pragma once
+
+// What the parts of tidemark_bench agree on. Each baseline of a workload is one function that takes
+// the workload's options and returns its figures. It runs in a process of its own, so that memory
+// and processor time are its own too, and it may end that process when something fails.
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+
+namespace tidemark::bench {
+
+enum class Durability { full, ordered, none };
+
+enum class DriverKind { uring, threads };
+
+/// How the raw loop makes the bytes of an append stable before it commits the row.
+enum class RawMode {
+  fdatasync,     ///< A buffered write with a linked fdatasync.
+  dsync,         ///< A buffered write with RWF_DSYNC.
+  dontcache,     ///< RWF_DSYNC and RWF_DONTCACHE (Linux 6.14).
+  direct,        ///< O_DIRECT and RWF_DSYNC.
+  direct_alloc,  ///< The same, on blocks that were allocated before.
+  syncfs,        ///< Buffered writes, and one syncfs for each group of commits.
+  none,          ///< Buffered writes that nothing makes stable.
+};
+
+/// The workload `append`: every upload appends one chunk after the other, all uploads at once.
+struct AppendOptions {
+  unsigned uploads = 64;
+  std::size_t chunk_bytes = 64 * 1024;
+  std::size_t upload_bytes = 0;  ///< Whole chunks; then the file is deleted and begun again.
+  double seconds = 10;
+  Durability durability = Durability::full;
+  DriverKind driver = DriverKind::uring;  ///< Of the engine.
+  std::optional<RawMode> raw_mode;        ///< Of the raw loop; empty for the best one.
+  std::filesystem::path data_dir;         ///< An empty folder; whoever made it removes it.
+};
+
+/// The figures of one run. An operation is one acknowledged append.
+struct BenchResult {
+  double ops_per_s = 0;
+  double mb_per_s = 0;  ///< Of 1,000,000 bytes.
+  double p50_us = 0;    ///< From the start of an append to its acknowledgement.
+  double p99_us = 0;
+  double cpu_s_per_gb = 0;  ///< User and system time, kernel workers included, for 10^9 bytes.
+  double peak_rss_kib = 0;
+};
+
+/// The workload through the library.
+BenchResult run_engine_append(const AppendOptions& options);
+
+/// The same work without coroutines and without tidemark: what the machine can do.
+BenchResult run_raw_append(const AppendOptions& options);
+
+}  // namespace tidemark::bench
