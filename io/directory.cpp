@@ -58,8 +58,9 @@ Task<void> make_directories(const std::filesystem::path& path) {
     const std::int64_t result = co_await detail::perform_to_end(operation);
     if (result == -EEXIST) continue;
     detail::check(result, prefix.c_str());
-    const std::filesystem::path parent = prefix.parent_path();
-    Directory above = co_await Directory::open(parent.empty() ? "." : parent, false);
+    std::filesystem::path parent = prefix.parent_path();
+    if (parent.empty()) parent = ".";
+    Directory above = co_await Directory::open(std::move(parent), false);
     co_await above.sync();
   }
 }
