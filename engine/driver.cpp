@@ -52,8 +52,9 @@ std::int64_t open_file(const Operation& operation) {
   const long fd =
       ::syscall(SYS_openat2, operation.fd, operation.path, &operation.how, sizeof operation.how);
   if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) return fd;
-  // Before Linux 5.6, or filtered. Names have one component, so refusing a link there is the same.
-  const int flags = static_cast<int>(operation.how.flags) | O_NOFOLLOW;
+  // Before Linux 5.6, or filtered. A name that must not be a link has one component and comes with
+  // O_NOFOLLOW, which does the same.
+  const int flags = static_cast<int>(operation.how.flags);
   return ::openat(operation.fd, operation.path, flags, static_cast<mode_t>(operation.how.mode));
 }
 
@@ -101,7 +102,8 @@ std::int64_t call(const Operation& operation) {
     case Operation::Kind::open:
       return open_file(operation);
     case Operation::Kind::close:
-      return ::close(operation.fd);
+      // The descriptor is gone after an interruption too; closing again might hit its successor.
+      return ::close(operation.fd) == 0 || errno == EINTR ? 0 : -1;
     case Operation::Kind::stat:
       return ::statx(operation.fd, operation.path, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW,
                      STATX_BASIC_STATS, operation.stat);
@@ -111,6 +113,8 @@ std::int64_t call(const Operation& operation) {
       return ::fallocate(operation.fd, FALLOC_FL_KEEP_SIZE, offset, length);
     case Operation::Kind::truncate:
       return ::ftruncate(operation.fd, length);
+    case Operation::Kind::change_mode:
+      return ::fchmod(operation.fd, operation.mode);
     case Operation::Kind::unlink:
       return ::unlinkat(operation.fd, operation.path, 0);
     case Operation::Kind::rename:

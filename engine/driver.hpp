@@ -30,6 +30,7 @@ struct Operation {
     stat_filesystem,  // fd, filesystem (fstatfs)
     allocate,         // fd, offset, length (fallocate with FALLOC_FL_KEEP_SIZE)
     truncate,         // fd, length
+    change_mode,      // fd, mode (fchmod)
     unlink,           // fd (folder), path
     rename,           // fd, path to other_fd, other_path
     link,             // fd, path to other_fd, other_path

@@ -67,6 +67,7 @@ void check_abilities(io_uring& ring) {
 bool needs_pool(Operation::Kind kind) {
   switch (kind) {
     case Operation::Kind::truncate:
+    case Operation::Kind::change_mode:
     case Operation::Kind::list_directory:
     case Operation::Kind::copy_range:
     case Operation::Kind::sync_filesystem:
