@@ -183,6 +183,13 @@ Task<FileStatus> File::status() {
   co_return detail::to_status(stat);
 }
 
+Task<void> File::change_mode(std::uint32_t mode) {
+  Operation operation = operation_on(fd_, Operation::Kind::change_mode);
+  operation.mode = mode;
+  const std::int64_t result = co_await detail::perform_to_end(operation);
+  detail::check(result, "fchmod");
+}
+
 Task<void> File::close() {
   const std::int64_t result =
       co_await detail::perform_to_end(operation_on(std::exchange(fd_, -1), Operation::Kind::close));

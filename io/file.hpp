@@ -75,6 +75,8 @@ class File {
   Task<std::uint64_t> copy_range_to(std::uint64_t offset, File& to, std::uint64_t to_offset,
                                     std::uint64_t length);
   Task<FileStatus> status();
+  /// Sets the permissions, whatever the umask.
+  Task<void> change_mode(std::uint32_t mode);
   /// Closes on a worker thread.
   Task<void> close();
 

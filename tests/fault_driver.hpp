@@ -60,7 +60,7 @@ class FaultEnvironment : public Environment {
   using Choose = std::function<Fault(const Operation& operation, std::uint64_t number)>;
 
   /// `choose` is asked on the executor's thread about each operation that is submitted from now on;
-  /// `number` counts them, from 1. An operation that a driver repeats after EINTR counts again.
+  /// `number` counts them, from 1, those that are repeated again. With nullptr all pass.
   void on_submit(Choose choose) {
     const std::lock_guard lock(mutex_);
     choose_ = std::make_shared<const Choose>(std::move(choose));
@@ -100,7 +100,7 @@ class FaultEnvironment : public Environment {
       ++counts_.at(static_cast<std::size_t>(operation.kind));
       chooser = choose_;
     }
-    return chooser ? (*chooser)(operation, number) : Fault::none();
+    return chooser && *chooser ? (*chooser)(operation, number) : Fault::none();
   }
   /// Gives the place of one more held operation in the order of all.
   std::uint64_t add_held() {
