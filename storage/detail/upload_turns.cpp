@@ -1,0 +1,107 @@
+#include <utility>
+
+#include <tidemark/engine/assert.hpp>
+#include <tidemark/storage/detail/upload_turns.hpp>
+
+namespace tidemark::detail {
+
+UploadTurns::~UploadTurns() {
+  TIDEMARK_ASSERT(shared_.empty(), "a storage outlives its operations and writers");
+}
+
+bool UploadTurns::is_taken(const UploadId& id) const {
+  const auto at = shared_.find(id);
+  return at != shared_.end() && at->second.turns > 0;
+}
+
+void UploadTurns::note_move(const UploadId& id) {
+  const auto at = shared_.find(id);
+  if (at == shared_.end()) return;
+  ++at->second.moves;
+  at->second.offset_moved.wake_all();
+}
+
+UploadTurns::Use::Use(UploadTurns& turns, const UploadId& id)
+    : turns_(turns), id_(id), shared_(turns.shared_[id]) {
+  TIDEMARK_ASSERT(Executor::current() == &turns.executor_, "turns are used on one executor");
+  ++shared_.uses;
+}
+
+UploadTurns::Use::~Use() {
+  TIDEMARK_ASSERT(Executor::current() == &turns_.executor_, "turns are used on one executor");
+  if (--shared_.uses == 0) turns_.shared_.erase(id_);
+}
+
+AsyncMutex& UploadTurns::Use::row_mutex() {
+  return shared_.row;
+}
+
+WaitList& UploadTurns::Use::offset_moved() {
+  return shared_.offset_moved;
+}
+
+std::uint64_t UploadTurns::Use::moves() const {
+  return shared_.moves;
+}
+
+UploadTurns::Turn::Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over)
+    : turns_(turns), id_(id), on_taken_over_(std::move(on_taken_over)) {}
+
+Task<void> UploadTurns::Turn::wait() {
+  Shared& shared = enter();
+  try {
+    guard_ = co_await shared.turn.lock();
+  } catch (...) {
+    leave();
+    throw;
+  }
+  TIDEMARK_ASSERT(shared.holder == nullptr, "one at a time has the turn");
+  shared.holder = this;
+}
+
+Task<void> UploadTurns::Turn::take_over() {
+  {
+    const Use use(turns_, id_);
+    use.shared_.ended_below = use.shared_.next_number;
+    if (Turn* const holder = use.shared_.holder; holder != nullptr && holder->on_taken_over_) {
+      holder->on_taken_over_();
+    }
+  }
+  co_await wait();
+}
+
+bool UploadTurns::Turn::try_take() {
+  if (turns_.is_taken(id_)) return false;
+  Shared& shared = enter();
+  guard_ = shared.turn.try_lock();
+  TIDEMARK_ASSERT(guard_.owns_lock(), "a mutex that nobody waits for is free");
+  shared.holder = this;
+  return true;
+}
+
+void UploadTurns::Turn::end() {
+  if (!has_turn()) return;
+  TIDEMARK_ASSERT(use_->shared_.holder == this, "one at a time has the turn");
+  use_->shared_.holder = nullptr;
+  guard_.unlock();
+  leave();
+}
+
+bool UploadTurns::Turn::is_taken_over() const {
+  return use_ && number_ < use_->shared_.ended_below;
+}
+
+UploadTurns::Shared& UploadTurns::Turn::enter() {
+  TIDEMARK_ASSERT(!use_, "a turn is waited for once");
+  Shared& shared = use_.emplace(turns_, id_).shared_;
+  ++shared.turns;
+  number_ = shared.next_number++;
+  return shared;
+}
+
+void UploadTurns::Turn::leave() {
+  --use_->shared_.turns;
+  use_.reset();
+}
+
+}  // namespace tidemark::detail

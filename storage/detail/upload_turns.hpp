@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory_resource>
+#include <optional>
+#include <unordered_map>
+
+#include <tidemark/engine/async_mutex.hpp>
+#include <tidemark/engine/executor.hpp>
+#include <tidemark/engine/task.hpp>
+#include <tidemark/engine/wait_list.hpp>
+#include <tidemark/storage/upload_id.hpp>
+
+namespace tidemark::detail {
+
+/// Whose turn it is to write each upload of one storage object: first come, first served, but a
+/// newcomer may ask the present one and all who wait before it to end.
+///
+/// What is kept for an upload lives while somebody uses it; its memory is used again.
+/// Thread safety: used by the tasks of one executor. Lifetime: outlives its turns and uses.
+class UploadTurns {
+ private:
+  struct Shared;
+
+ public:
+  explicit UploadTurns(Executor& executor) : executor_(executor) {}
+  ~UploadTurns();
+  UploadTurns(const UploadTurns&) = delete;
+  UploadTurns& operator=(const UploadTurns&) = delete;
+
+  Executor& executor() const { return executor_; }
+  /// Whether anybody has the upload's turn or waits for it.
+  bool is_taken(const UploadId& id) const;
+  /// The committed offset has moved: lets everyone continue who waits in Use::offset_moved().
+  void note_move(const UploadId& id);
+
+  /// What the tasks of one upload share. Keeps it alive.
+  class Use {
+   public:
+    Use(UploadTurns& turns, const UploadId& id);
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+    /// For short steps on the row, such as read-then-write; never held while waiting for a turn.
+    AsyncMutex& row_mutex();
+    /// Those who wait for the committed offset to move.
+    WaitList& offset_moved();
+    /// How often it has: whoever looks, then waits, asks before and after the look.
+    std::uint64_t moves() const;
+
+   private:
+    friend class UploadTurns;
+    UploadTurns& turns_;
+    const UploadId id_;
+    Shared& shared_;
+  };
+
+  /// One writer's place: it waits, has the turn, and ends, once.
+  ///
+  /// Lifetime: pinned while it waits or has the turn. When destroyed, its turn ends.
+  class Turn {
+   public:
+    /// `on_taken_over` is called, on the executor, when a newer turn asks this one to end while it
+    /// has the turn. It must not end the turn itself; a task that it starts may.
+    Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over = {});
+    ~Turn() { end(); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+    Executor& executor() const { return turns_.executor(); }
+
+    /// Waits for the turn. Throws std::errc::operation_canceled when asked to stop before.
+    Task<void> wait();
+    /// The same, after asking those who came before to end.
+    Task<void> take_over();
+    /// Takes the turn when nobody has it or waits for it; else false.
+    bool try_take();
+    /// Gives the turn to the next one. Nothing happens without it.
+    void end();
+
+    bool has_turn() const { return guard_.owns_lock(); }
+    /// Whether a newer turn asked this one to end. Whoever waited learns it when its turn comes.
+    bool is_taken_over() const;
+
+   private:
+    Shared& enter();
+    void leave();
+
+    UploadTurns& turns_;
+    const UploadId id_;
+    const std::function<void()> on_taken_over_;
+    std::optional<Use> use_;  // From the first wait to the end.
+    AsyncMutex::Guard guard_;
+    std::uint64_t number_ = 0;  // Turns of one upload count up.
+  };
+
+ private:
+  struct Shared {
+    AsyncMutex turn;
+    AsyncMutex row;
+    WaitList offset_moved;
+    std::uint64_t moves = 0;
+    Turn* holder = nullptr;
+    std::size_t turns = 0;  // Waiting or held.
+    std::size_t uses = 0;   // Turns among them.
+    std::uint64_t next_number = 0;
+    std::uint64_t ended_below = 0;  // Turns with a lower number were asked to end.
+  };
+
+  Executor& executor_;
+  std::pmr::unsynchronized_pool_resource memory_;
+  std::pmr::unordered_map<UploadId, Shared> shared_{&memory_};
+};
+
+}  // namespace tidemark::detail
