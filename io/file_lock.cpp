@@ -12,7 +12,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::chrono::nanoseconds k_first_pause = 500us;
-constexpr std::chrono::nanoseconds k_longest_pause = 250ms;
 
 }  // namespace
 
@@ -36,7 +35,7 @@ Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
     const auto half = static_cast<std::uint64_t>(pause.count() / 2);
     const std::chrono::nanoseconds spread(half + environment.random() % half);
     co_await sleep_for(std::min(spread, deadline - now));
-    pause = std::min(pause * 2, k_longest_pause);
+    pause = std::min<std::chrono::nanoseconds>(pause * 2, k_longest_pause);
   }
 }
 

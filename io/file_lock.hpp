@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <utility>
 
 #include <tidemark/io/directory.hpp>
@@ -11,8 +12,8 @@ namespace tidemark {
 /// the lock is on the very description that the reads and writes use, so a write that is still in
 /// the kernel when the process dies keeps others out until it has landed.
 ///
-/// A waiter occupies no thread: it tries without blocking, after pauses that grow from 0.5 to 250
-/// ms, so that a thousand waiters cost a few thousand cheap system calls a second.
+/// A waiter occupies no thread: it tries without blocking, after pauses that grow from 0.5 ms to
+/// k_longest_pause, so that a thousand waiters cost a few thousand cheap system calls a second.
 ///
 /// The kernel ends a lock when the last copy of the descriptor is closed. A child process holds
 /// copies from its fork to its exec, and so may keep a lock for that long.
@@ -21,6 +22,7 @@ namespace tidemark {
 class FileLock {
  public:
   enum class Mode { shared, exclusive };
+  static constexpr std::chrono::milliseconds k_longest_pause{250};
 
   FileLock() = default;
 

@@ -68,7 +68,8 @@ class FileURLStorage::Session {
   ~Session() {
     if (!lock_.owns_lock()) return;
     const TimePoint now = executor().environment().now();
-    store_.free_until_ = now + (now - locked_at_);
+    store_.free_until_ =
+        now + std::min<std::chrono::nanoseconds>(now - locked_at_, FileLock::k_longest_pause);
   }
 
   Executor& executor() { return store_.executor_; }
