@@ -46,14 +46,14 @@ class Checksum {
 };
 
 struct AppendOptions {
-  std::optional<Durability> durability;  // None: the storage's.
-  Checksum* checksum = nullptr;          // Lives until the append has answered.
+  std::optional<Durability> durability = {};  // None: the storage's.
+  Checksum* checksum = nullptr;               // Lives until the append has answered.
 };
 
 struct WriterOptions {
-  std::optional<std::uint64_t> offset;   // Where the upload is expected to stand; none: anywhere.
-  bool take_over = false;                // End whoever holds or waits for this upload here.
-  std::optional<Durability> durability;  // None: the storage's.
+  std::optional<std::uint64_t> offset = {};   // Where the upload is expected; none: anywhere.
+  bool take_over = false;                     // End whoever holds or waits for this upload here.
+  std::optional<Durability> durability = {};  // None: the storage's.
   /// With one, nothing is committed before `close`, and then only if it matches. Lives until the
   /// writer has closed or is destroyed.
   Checksum* checksum = nullptr;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,8 +23,9 @@
 namespace tidemark {
 
 namespace detail {
+class StorageCore;
 class UploadTurns;
-}
+}  // namespace detail
 
 /// Uploads in the order of their ids, a page at a time.
 struct UploadPage {
@@ -53,15 +55,21 @@ struct SweepReport {
 /// A task that is asked to stop throws std::errc::operation_canceled where its result has no status
 /// for that, and leaves no lock and no operation behind.
 /// Views passed to an operation live until its await returns; ids and metadata are taken by value.
+/// A length, or an offset to write at, above k_max_length is `invalid_argument`; bytes that would
+/// end above it are `length_exceeded`.
 ///
 /// Thread safety: operations may be created and awaited in any thread; each runs on the storage's
-/// executor. Lifetime: the engine outlives the storage, the storage outlives its operations.
+/// executor. Lifetime: the engine outlives the storage, the storage outlives its operations,
+/// writers and readers, and is closed before it is destroyed.
 class Storage {
  public:
   explicit Storage(Executor& executor);
   virtual ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
+
+  /// The longest upload there can be: SQLite's integers have 63 bits.
+  static constexpr std::uint64_t k_max_length = std::numeric_limits<std::int64_t>::max();
 
   /// Every operation is bound to it.
   Executor& executor() const { return executor_; }
@@ -77,11 +85,12 @@ class Storage {
   /// Raises the offset to `offset`; a lower one changes nothing. The bytes below were written with
   /// write_chunk. Throws `not_found`, `length_exceeded`, `corrupt` when those bytes are not there.
   virtual Task<void> update_offset(UploadId id, std::uint64_t offset) = 0;
-  /// Moves the offset from `expected` to `next`, which is not below; false when it stands elsewhere
-  /// or the upload is gone. The default reads, then writes.
+  /// Moves the offset from `expected` to `next`; false when it stands elsewhere or the upload is
+  /// gone. Throws `invalid_argument` when `next` is below `expected`, and as update_offset. The
+  /// default reads, then writes.
   virtual Task<bool> update_offset_atomic(UploadId id, std::uint64_t expected, std::uint64_t next);
-  /// Tells a deferred length. Throws `invalid_argument` when it is known already or below the
-  /// offset. A length that equals the offset completes the upload.
+  /// Tells a deferred length. Throws `not_found`, `invalid_argument` when it is known already or
+  /// below the offset. A length that equals the offset completes the upload.
   virtual Task<void> set_length(UploadId id, std::uint64_t length) = 0;
   /// Removes row, bytes and lock. Deleting nothing is no error.
   virtual Task<void> delete_upload(UploadId id) = 0;
@@ -102,7 +111,8 @@ class Storage {
   /// Deletes them, but none that is being written; gives how many.
   virtual Task<std::size_t> cleanup_expired_uploads() = 0;
 
-  // What is built on that.
+  // What is built on that. An append first checks, in this order: the upload exists, is not
+  // complete, has not expired, stands at the offset, and has room for the bytes.
 
   /// Checks that the upload stands at `offset`, writes `bytes` there, makes them stable and commits
   /// the new offset, as one step under one lock. Throws `not_found`, `expired`, `already_complete`,
@@ -117,27 +127,47 @@ class Storage {
   /// Reads committed bytes at `offset`; fewer than asked for at the committed offset.
   virtual Task<std::size_t> read_at(UploadId id, std::uint64_t offset, std::span<std::byte> bytes);
   /// Waits until the committed offset is greater than `beyond`, or the upload is complete; gives
-  /// the offset. Throws `not_found` also when the upload is deleted meanwhile.
+  /// the offset. Throws `not_found` also when the upload is deleted meanwhile. The default asks
+  /// get_upload after pauses that grow from 5 to 100 ms, and after every commit of this object.
   virtual Task<std::uint64_t> wait_for_offset(UploadId id, std::uint64_t beyond);
   /// Makes a finished upload from the bytes of finished ones, in order. Doing it again with the
   /// same parts is no error; the parts stay. Throws `not_found`, `invalid_argument` for an
-  /// unfinished part or none, `already_exists` when `id` is something else.
+  /// unfinished part or none or one that is `id`, `already_exists` when `id` is something else. The
+  /// default holds bytes in memory, knows an upload again by them, and after a crash may leave `id`
+  /// unfinished.
   virtual Task<void> concatenate(UploadId id, std::vector<UploadId> parts, Metadata metadata);
-  /// Hands the finished file over under another name and forgets the upload. `path` must not
-  /// exist. A crash leaves the bytes under one name or both, never none.
+  /// Hands the finished file over under another name and forgets the upload. Throws `not_found`,
+  /// `invalid_argument` for an unfinished upload, `already_exists` when `path` exists. A crash
+  /// leaves the bytes under one name or both, never none. The default writes a copy of them, which
+  /// it holds in memory.
   virtual Task<void> release_to(UploadId id, std::filesystem::path path);
+  /// Throw `not_found`. The defaults hold the upload's bytes in memory, delete it and make it anew:
+  /// a crash between may lose it, others see it come and go, `created_at` changes, and an upload
+  /// whose stored metadata cannot be read is left alone (`corrupt`). A backend that keeps anything
+  /// across a restart overrides both.
   virtual Task<void> set_expiry(UploadId id, std::optional<SystemTime> expires_at);
   virtual Task<void> set_metadata(UploadId id, Metadata metadata);
-  /// Removes what a crash between two steps can leave behind.
+  /// Removes what a crash between two steps can leave behind: nothing, by default.
   virtual Task<SweepReport> sweep(SweepOptions options = {});
-  /// Writes all rows, not the bytes, as a database of the common format to `path`, which must not
-  /// exist.
+  /// Writes all rows, not the bytes, as a database of the common format to `path`. Throws
+  /// `already_exists`. The default lists the uploads page by page, while they change.
   virtual Task<void> backup(std::filesystem::path path);
+  /// Any thread.
   virtual StorageStats stats() const;
+  /// Waits for what goes on in the storage itself: writers that were destroyed and not closed. What
+  /// still runs after `grace` is asked to stop, and waited for. Begin no operation after it.
+  virtual Task<void> close(std::chrono::nanoseconds grace);
+
+ protected:
+  /// Whose turn it is to write which upload. On the storage's executor, as the next one.
+  detail::UploadTurns& turns() const;
+  /// Whether an append, a writer or another change has the upload's turn or waits for it, so that
+  /// cleanup_expired_uploads leaves it alone.
+  bool is_in_use(const UploadId& id) const;
 
  private:
   Executor& executor_;
-  const std::unique_ptr<detail::UploadTurns> turns_;  // One mutex for each upload in use.
+  const std::unique_ptr<detail::StorageCore> core_;
 };
 
 }  // namespace tidemark

@@ -10,8 +10,9 @@ namespace tidemark {
 
 /// Reads one upload's committed bytes, without a lock, also while it still grows.
 ///
-/// It reads the file that the upload had when the reader was opened: an upload deleted meanwhile can
-/// still be read to its last committed byte.
+/// SQLiteStorage's reads the file that the upload had when the reader was opened: an upload deleted
+/// meanwhile can still be read to its last committed byte. The default one then throws `not_found`,
+/// and reads everything before `offset` as well.
 /// Errors: StorageError. Thread safety: one task at a time; bound to the storage's executor.
 class UploadReader {
  public:

@@ -22,7 +22,8 @@ namespace tidemark {
 /// A writer ends when it is closed, taken over, or its task is asked to stop. After an end `write`
 /// answers false, and `close` says why and where the upload stands.
 ///
-/// Errors: StorageError; after one, nothing more is written, and what was committed stays.
+/// Errors: StorageError; after one, the writer has ended: nothing more is written, what was
+/// committed stays, and `close` throws it again. Only `length_exceeded` leaves it as it was.
 /// Thread safety: one task at a time; bound to the storage's executor. Lifetime: may be destroyed
 /// at any moment. That is a close whose answer nobody waits for: what is in flight is drained, the
 /// contiguous bytes are committed (none with a checksum), and the lock is released, all in the
@@ -37,7 +38,8 @@ class UploadWriter {
   /// The same for a buffer of the storage's pool, without a copy. Returns while the buffer is still
   /// on its way, so that the next one can be received meanwhile; waits for the one before.
   virtual Task<bool> write(Buffer buffer) = 0;
-  /// Makes what was written so far true: stable and acknowledged.
+  /// Makes what was written so far true: stable and acknowledged. With a checksum it commits
+  /// nothing and answers where the upload stands.
   virtual Task<AppendResult> commit() = 0;
   /// Commits, and releases the upload. With a checksum: commits if it matches.
   virtual Task<AppendResult> close() = 0;
