@@ -1,13 +1,13 @@
 #include <cerrno>
 #include <condition_variable>
 #include <cstdio>
-#include <mutex>
 #include <fcntl.h>
+#include <mutex>
 #include <pthread.h>
-#include <unistd.h>
 #include <random>
 #include <system_error>
 #include <thread>
+#include <unistd.h>
 
 #include <tidemark/engine/assert.hpp>
 #include <tidemark/engine/driver.hpp>
@@ -86,7 +86,9 @@ void Environment::log(LogLevel level, std::string_view line) {
   std::fprintf(stderr, "tidemark: %.*s\n", static_cast<int>(line.size()), line.data());
 }
 
-void Environment::close_descriptor(int fd) noexcept { ::close(fd); }
+void Environment::close_descriptor(int fd) noexcept {
+  ::close(fd);
+}
 
 void Environment::set_direct(int fd, bool direct) {
   const int flags = ::fcntl(fd, F_GETFL);

@@ -14,6 +14,11 @@ struct DriverOptions;
 
 /// Monotonic time, for deadlines and pauses.
 using TimePoint = std::chrono::steady_clock::time_point;
+/// `duration` after `now`; the end of time when that is beyond it, as in "wait without limit".
+inline TimePoint later(TimePoint now, std::chrono::nanoseconds duration) {
+  return duration > TimePoint::max() - now ? TimePoint::max() : now + duration;
+}
+
 /// Calendar time in UTC, for what is stored.
 using SystemTime = std::chrono::sys_time<std::chrono::microseconds>;
 

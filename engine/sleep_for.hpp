@@ -30,7 +30,7 @@ class [[nodiscard]] SleepAwaiter : private Timer {
       return true;
     }
     Timer::run = [](WorkItem& item) noexcept { static_cast<SleepAwaiter&>(item).relay_.finish(); };
-    executor_->add_timer(*this, executor_->environment().now() + duration_);
+    executor_->add_timer(*this, later(executor_->environment().now(), duration_));
     relay_.arm(promise, this, [](void* context) noexcept {
       auto& self = *static_cast<SleepAwaiter*>(context);
       self.executor_->remove_timer(self);

@@ -26,7 +26,7 @@ class StopTimer : private Timer {
       self.fired_ = true;
       self.source_.request_stop();
     };
-    executor_.add_timer(*this, executor_.environment().now() + after);
+    executor_.add_timer(*this, later(executor_.environment().now(), after));
   }
   ~StopTimer() { executor_.remove_timer(*this); }
   StopTimer(const StopTimer&) = delete;
