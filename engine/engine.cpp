@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -30,7 +29,7 @@ Engine::Engine(const EngineOptions& options) : options_(checked(options)) {
   DriverOptions driver{options.driver, options.queue_entries, options.worker_threads};
   for (unsigned i = 0; i < options.executors; ++i) {
     executors_.push_back(std::make_unique<Executor>(
-        *options.environment, driver, "tidemark-" + std::to_string(i), stop_.get_token()));
+        *options.environment, driver, "tidemark-" + std::to_string(i), roots_, stop_.get_token()));
     driver.kind = executors_.front()->driver().kind();  // Probed, and logged, once.
   }
 }
@@ -40,15 +39,10 @@ Engine::~Engine() {
 }
 
 void Engine::close(std::chrono::nanoseconds grace) {
-  if (drained_by(std::chrono::steady_clock::now() + grace)) return;
-  stop_.request_stop();
-  drained_by(std::nullopt);
-}
-
-bool Engine::drained_by(std::optional<TimePoint> deadline) {
   TIDEMARK_ASSERT(Executor::current() == nullptr, "an engine is not closed by its own tasks");
-  return std::all_of(executors_.begin(), executors_.end(),
-                     [&](const auto& executor) { return executor->wait_for_roots(deadline); });
+  if (roots_.wait_for_none(later(std::chrono::steady_clock::now(), grace))) return;
+  stop_.request_stop();
+  roots_.wait_for_none(std::nullopt);
 }
 
 Executor& Engine::executor() {

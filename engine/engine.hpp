@@ -47,10 +47,9 @@ class Engine {
   DriverKind driver() const { return executors_.front()->driver().kind(); }
 
  private:
-  bool drained_by(std::optional<TimePoint> deadline);
-
   const EngineOptions options_;
   std::stop_source stop_;
+  detail::RootCount roots_;  // Outlives the executors' threads.
   std::vector<std::unique_ptr<Executor>> executors_;
   std::atomic<std::size_t> turn_{0};
 };

@@ -1,3 +1,5 @@
+#include <thread>
+
 #include <tidemark/engine/assert.hpp>
 #include <tidemark/engine/executor.hpp>
 
@@ -7,8 +9,9 @@ thread_local Executor* current_executor = nullptr;
 }  // namespace
 
 Executor::Executor(Environment& environment, const DriverOptions& options, const std::string& name,
-                   std::stop_token engine_stop)
+                   detail::RootCount& roots, std::stop_token engine_stop)
     : environment_(environment),
+      roots_(roots),
       engine_stop_(std::move(engine_stop)),
       driver_(environment.make_driver(options)) {
   thread_ = environment_.start_thread(name, [this] {
@@ -20,7 +23,8 @@ Executor::Executor(Environment& environment, const DriverOptions& options, const
 Executor::~Executor() {
   exit();
   thread_.reset();
-  TIDEMARK_ASSERT(roots_.load() == 0, "an executor ends only after its tasks");
+  // What was posted may have run and ended the last task before its poster has left `post`.
+  while (posting_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
 }
 
 Executor* Executor::current() {
@@ -29,6 +33,7 @@ Executor* Executor::current() {
 
 void Executor::post(WorkItem& item) {
   if (current_executor == this) return post_here(item);
+  posting_.fetch_add(1, std::memory_order_relaxed);
   WorkItem* newest = posted_.load(std::memory_order_relaxed);
   do {
     item.next = newest;
@@ -39,6 +44,7 @@ void Executor::post(WorkItem& item) {
       asleep_.exchange(false, std::memory_order_seq_cst)) {
     driver_->wake();
   }
+  posting_.fetch_sub(1, std::memory_order_release);
 }
 
 void Executor::post_here(WorkItem& item) {
@@ -46,6 +52,7 @@ void Executor::post_here(WorkItem& item) {
 }
 
 void Executor::run_next(WorkItem& item) {
+  TIDEMARK_ASSERT(current_executor == this, "a task continues only on its executor's thread");
   TIDEMARK_ASSERT(next_ == nullptr, "one item continues at most one other");
   next_ = &item;
 }
@@ -60,20 +67,6 @@ void Executor::remove_timer(Timer& timer) {
   if (!timer.armed) return;
   timers_.erase(timer.place);
   timer.armed = false;
-}
-
-void Executor::root_finished() {
-  if (roots_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  { std::lock_guard lock(roots_mutex_); }  // A waiter has either seen zero or is in its wait.
-  no_roots_.notify_all();
-}
-
-bool Executor::wait_for_roots(std::optional<TimePoint> deadline) {
-  std::unique_lock lock(roots_mutex_);
-  const auto none = [this] { return roots_.load(std::memory_order_acquire) == 0; };
-  if (deadline) return no_roots_.wait_until(lock, *deadline, none);
-  no_roots_.wait(lock, none);
-  return true;
 }
 
 void Executor::exit() {

@@ -1,18 +1,16 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <map>
 #include <memory>
 #include <memory_resource>
-#include <mutex>
-#include <optional>
 #include <stop_token>
 #include <string>
 
 #include <tidemark/engine/driver.hpp>
 #include <tidemark/engine/environment.hpp>
+#include <tidemark/engine/root_count.hpp>
 #include <tidemark/engine/work_item.hpp>
 
 namespace tidemark {
@@ -38,7 +36,7 @@ struct Timer : WorkItem {
 class Executor {
  public:
   Executor(Environment& environment, const DriverOptions& options, const std::string& name,
-           std::stop_token engine_stop);
+           detail::RootCount& roots, std::stop_token engine_stop);
   ~Executor();
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
@@ -69,11 +67,9 @@ class Executor {
   const std::stop_token& engine_stop() const { return engine_stop_; }
 
   /// Roots are tasks that no other task awaits. The engine drains them before it ends.
-  void root_started() { roots_.fetch_add(1, std::memory_order_relaxed); }
-  /// On the executor's own thread, so that nothing of the executor is touched after its end.
-  void root_finished();
-  /// Blocks until no root runs, or until `deadline` on the steady clock; true when none does.
-  bool wait_for_roots(std::optional<TimePoint> deadline);
+  void root_started() { roots_.started(); }
+  /// On the executor's own thread, which the engine joins before anything of it goes away.
+  void root_finished() { roots_.finished(); }
 
   /// Makes `turn` return without waiting from now on. Any thread.
   void exit();
@@ -88,6 +84,7 @@ class Executor {
   void wait_for_events();
 
   Environment& environment_;
+  detail::RootCount& roots_;
   const std::stop_token engine_stop_;
   std::unique_ptr<Driver> driver_;
   WorkQueue ready_;
@@ -97,10 +94,8 @@ class Executor {
   std::atomic<WorkItem*> posted_{nullptr};  // From other threads, newest first.
   std::atomic<bool> asleep_{false};
   std::atomic<bool> exiting_{false};
-  std::atomic<std::size_t> roots_{0};
-  std::mutex roots_mutex_;
-  std::condition_variable no_roots_;
-  std::unique_ptr<TurnThread> thread_;  // Last: its turns use the members above.
+  std::atomic<std::size_t> posting_{0};  // Threads inside `post`.
+  std::unique_ptr<TurnThread> thread_;   // Last: its turns use the members above.
 };
 
 }  // namespace tidemark
