@@ -79,7 +79,9 @@ struct Promise : PromiseBase {
   requires std::constructible_from<T, U>
   void return_value(U&& value) { result.template emplace<2>(std::forward<U>(value)); }
   void unhandled_exception() noexcept { result.template emplace<1>(std::current_exception()); }
-  bool failed() const { return result.index() == 1; }
+  std::exception_ptr failure() const {
+    return result.index() == 1 ? std::get<1>(result) : std::exception_ptr();
+  }
 
   T take() {
     if (result.index() == 1) std::rethrow_exception(std::get<1>(std::move(result)));
@@ -93,7 +95,7 @@ struct Promise<void> : PromiseBase {
 
   void return_void() const noexcept {}
   void unhandled_exception() noexcept { error = std::current_exception(); }
-  bool failed() const { return error != nullptr; }
+  std::exception_ptr failure() const { return error; }
   void take() {
     if (error) std::rethrow_exception(std::move(error));
   }

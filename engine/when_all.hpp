@@ -27,7 +27,7 @@ class Gather {
   struct Member : WorkItem {
     Gather* gather = nullptr;
     PromiseBase* promise = nullptr;
-    bool (*failed)(PromiseBase&) = nullptr;
+    std::exception_ptr (*failure)(PromiseBase&) = nullptr;
   };
 
   template <class T>
@@ -35,7 +35,7 @@ class Gather {
     auto& promise = TaskAccess::promise(task);
     member.gather = this;
     member.promise = &promise;
-    member.failed = [](PromiseBase& base) { return static_cast<Promise<T>&>(base).failed(); };
+    member.failure = [](PromiseBase& base) { return static_cast<Promise<T>&>(base).failure(); };
     member.run = [](WorkItem& item) noexcept { finished(static_cast<Member&>(item)); };
     ++pending_;
     promise.attach(member, executor_, &token_);
@@ -47,12 +47,17 @@ class Gather {
   void await_suspend(std::coroutine_handle<Awaiting> awaiter) noexcept {
     awaiter_ = &awaiter.promise();
   }
-  void await_resume() const noexcept {}
+  void await_resume() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
 
  private:
   static void finished(Member& member) noexcept {
     Gather& self = *member.gather;
-    if (member.failed(*member.promise)) self.source_.request_stop();
+    if (!self.failure_) {
+      self.failure_ = member.failure(*member.promise);
+      if (self.failure_) self.source_.request_stop();
+    }
     if (--self.pending_ == 0) self.executor_.run_next(*self.awaiter_);
   }
 
@@ -62,6 +67,7 @@ class Gather {
   StopForwarder from_outer_;
   std::size_t pending_ = 0;
   WorkItem* awaiter_ = nullptr;
+  std::exception_ptr failure_;  // The first: later ones may come only of the stop.
 };
 
 template <class T>
@@ -80,7 +86,7 @@ OrMonostate<T> take_result(Task<T>& task) {
 }  // namespace detail
 
 /// Runs all tasks at once and gives their results in order, std::monostate for void. When any fails
-/// the others are asked to stop, all are waited for, and the first failure in order is thrown.
+/// the others are asked to stop, all are waited for, and the failure that came first is thrown.
 template <class... Ts>
 Task<std::tuple<detail::OrMonostate<Ts>...>> when_all(Task<Ts>... tasks) {
   Executor* const executor = co_await current_executor();
