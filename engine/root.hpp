@@ -13,8 +13,9 @@
 namespace tidemark::detail {
 
 /// A task that no task of ours awaits, started on an engine that owns it until it has finished.
-/// Then `on_done(task)` runs on the executor's thread, with the finished task, and may take its
-/// result. A stop is requested through `source()`, or by the engine when it ends.
+/// Then `on_done(task)` runs on the executor's thread with the finished task, whose result it may
+/// take; what is left of the task goes away with the call. A stop is requested through `source()`,
+/// or by the engine when it ends.
 ///
 /// Lifetime: shared by whoever started it and, while it runs, by itself.
 template <class T>
@@ -23,10 +24,11 @@ class Root : private WorkItem {
   using OnDone = std::function<void(Task<T>&)>;
 
   /// Starts `task` on the executor that it is bound to, else on `where`. A stop requested on
-  /// `outer` is passed on. Any thread.
+  /// `outer` is passed on to `source`. Any thread.
   static std::shared_ptr<Root> start(Executor& where, Task<T> task, OnDone on_done,
-                                     const std::stop_token& outer) {
-    auto root = std::make_shared<Root>(where, std::move(task), std::move(on_done), outer);
+                                     const std::stop_token& outer, std::stop_source source = {}) {
+    auto root = std::make_shared<Root>(where, std::move(task), std::move(on_done), outer,
+                                       std::move(source));
     root->keep_ = root;
     PromiseBase& promise = TaskAccess::promise(root->task_);
     promise.attach(*root, root->executor_, &root->token_);
@@ -35,17 +37,21 @@ class Root : private WorkItem {
     return root;
   }
 
-  Root(Executor& where, Task<T> task, OnDone on_done, const std::stop_token& outer)
+  Root(Executor& where, Task<T> task, OnDone on_done, const std::stop_token& outer,
+       std::stop_source source)
       : task_(std::move(task)),
         executor_(executor_of(where, TaskAccess::promise(task_))),
         on_done_(std::move(on_done)),
+        source_(std::move(source)),
         from_outer_(outer, ForwardStop{&source_}) {
     WorkItem::run = [](WorkItem& item) noexcept {
       auto& self = static_cast<Root&>(item);
       Executor& done_on = self.executor_;
       {
         const std::shared_ptr<Root> keep = std::move(self.keep_);
-        self.on_done_(self.task_);
+        const OnDone on_done = std::move(self.on_done_);
+        Task<T> task = std::move(self.task_);
+        on_done(task);
       }
       done_on.root_finished();
     };
