@@ -1,3 +1,4 @@
+#include <system_error>
 #include <utility>
 
 #include <tidemark/engine/assert.hpp>
@@ -19,22 +20,26 @@ BlockingPool::~BlockingPool() {
 }
 
 void BlockingPool::submit(Operation& operation) {
-  ++in_flight_;
   {
     std::lock_guard lock(mutex_);
+    if (waiting_.size() >= idle_ && threads_.size() < max_threads_) start_thread();
     waiting_.push(operation);
-    ++unclaimed_;
-    if (unclaimed_ > idle_ && threads_.size() < max_threads_) {
-      threads_.emplace_back([this] { work(); });
-    }
   }
+  ++in_flight_;
   more_.notify_one();
+}
+
+void BlockingPool::start_thread() {
+  try {
+    threads_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {
+    if (threads_.empty()) throw;  // Fewer threads than asked for serve as well, only slower.
+  }
 }
 
 bool BlockingPool::withdraw(Operation& operation) {
   std::lock_guard lock(mutex_);
   if (!waiting_.remove(operation)) return false;
-  --unclaimed_;
   --in_flight_;
   return true;
 }
@@ -54,7 +59,6 @@ void BlockingPool::work() {
     --idle_;
     if (waiting_.empty()) return;
     Operation& operation = *waiting_.pop();
-    --unclaimed_;
     lock.unlock();
     perform_blocking(operation);
     lock.lock();

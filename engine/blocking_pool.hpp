@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <mutex>
@@ -24,6 +23,7 @@ class BlockingPool {
   BlockingPool(const BlockingPool&) = delete;
   BlockingPool& operator=(const BlockingPool&) = delete;
 
+  /// Throws std::system_error when not even one thread can be started.
   void submit(Operation& operation);
   /// Takes back an operation that no thread has begun. False when it is too late.
   bool withdraw(Operation& operation);
@@ -33,6 +33,7 @@ class BlockingPool {
   std::size_t in_flight() const { return in_flight_; }
 
  private:
+  void start_thread();
   void work();
 
   const unsigned max_threads_;
@@ -42,8 +43,7 @@ class BlockingPool {
   std::condition_variable more_;
   OperationQueue waiting_;
   OperationQueue completed_;
-  std::size_t idle_ = 0;
-  std::size_t unclaimed_ = 0;  // Waiting operations that no thread has woken up for.
+  std::size_t idle_ = 0;  // Threads that will look at `waiting_` again.
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };
