@@ -44,22 +44,24 @@ class Root : private WorkItem {
         on_done_(std::move(on_done)),
         source_(std::move(source)),
         from_outer_(outer, ForwardStop{&source_}) {
-    WorkItem::run = [](WorkItem& item) noexcept {
-      auto& self = static_cast<Root&>(item);
-      Executor& done_on = self.executor_;
-      {
-        const std::shared_ptr<Root> keep = std::move(self.keep_);
-        const OnDone on_done = std::move(self.on_done_);
-        Task<T> task = std::move(self.task_);
-        on_done(task);
-      }
-      done_on.root_finished();
-    };
+    WorkItem::run = &Root::finish;
   }
 
   std::stop_source& source() { return source_; }
 
  private:
+  static void finish(WorkItem& item) noexcept {
+    auto& self = static_cast<Root&>(item);
+    Executor& executor = self.executor_;
+    {
+      const std::shared_ptr<Root> keep = std::move(self.keep_);
+      const OnDone on_done = std::move(self.on_done_);
+      Task<T> task = std::move(self.task_);
+      on_done(task);
+    }
+    executor.root_finished();
+  }
+
   static Executor& executor_of(Executor& where, const PromiseBase& promise) {
     return promise.executor == nullptr ? where : *promise.executor;
   }
