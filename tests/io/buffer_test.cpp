@@ -11,6 +11,7 @@
 #include <tidemark/engine/scope.hpp>
 #include <tidemark/engine/sleep_for.hpp>
 #include <tidemark/engine/sync_wait.hpp>
+#include <tidemark/engine/when_all.hpp>
 #include <tidemark/io/buffer.hpp>
 
 #include "catch.hpp"
@@ -199,6 +200,40 @@ TEST_CASE_METHOD(PoolFixture, "a buffer that is given back in another thread wak
   std::thread([&] { all.reset(); }).join();
   waiting.finish();
   CHECK(waiting.buffer.size() == k_page);
+}
+
+TEST_CASE_METHOD(PoolFixture, "a release while the wake for another is on its way is not lost") {
+  // The executor's queue, turn by turn; `wake` is what a release from another thread posts.
+  //   0  early, late     late asks the first in line to stop
+  //   1  early, stop, late
+  //   2  early, first, late     early releases in another thread; first leaves its place to second
+  //   3  second, late, wake, other     second finds no room, late releases the rest
+  std::optional<Buffer> one = acquire(2 * k_page);
+  std::optional<Buffer> rest = acquire(2 * k_page);
+  Acquisition first(*this, 4 * k_page);
+  Acquisition second(*this, 4 * k_page);
+  Scope other(executor);
+  constexpr auto early = [](std::optional<Buffer>& buffer, Scope& scope) -> Task<void> {
+    co_await schedule();
+    co_await schedule();
+    std::thread([&] {
+      buffer.reset();
+      scope.spawn(nothing());
+    }).join();
+  };
+  constexpr auto late = [](Acquisition& stopped, std::optional<Buffer>& buffer) -> Task<void> {
+    stopped.scope->request_stop();
+    for (int turn = 0; turn < 3; ++turn) co_await schedule();
+    CHECK(stopped.done);
+    buffer.reset();
+  };
+  constexpr auto both = [](Task<void> a, Task<void> b) -> Task<void> {
+    co_await when_all(std::move(a), std::move(b));
+  };
+  sync_wait(executor, both(early(one, other), late(first, rest)));
+  second.finish();
+  CHECK(second.buffer.size() == 4 * k_page);
+  sync_wait(executor, other.join());
 }
 
 TEST_CASE("buffers outlive their pool, its waiters and their engine") {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <string>
 #include <sys/prctl.h>
@@ -150,6 +151,20 @@ TEST_CASE_METHOD(DirectoryFixture, "a symbolic link in the folder is refused whe
   CHECK(contents(folder / "target") == "inside");
   CHECK(contents(outside / "secret") == "outside");
   CHECK(open_descriptors() == before);
+}
+
+TEST_CASE_METHOD(DirectoryFixture, "a file is opened beneath its folder and through no link") {
+  static constexpr std::uint64_t k_beneath = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  environment.on_submit([](const Operation& operation, std::uint64_t) {
+    if (operation.kind == Kind::open) {
+      CHECK(operation.how.resolve == k_beneath);
+      CHECK((operation.how.flags & O_NOFOLLOW) != 0);
+    }
+    return Fault::none();
+  });
+  CHECK(makes("a", Open::always));
+  CHECK_FALSE(error(directory.open_for_reading("a")));
+  CHECK(environment.count(Kind::open) == 2);
 }
 
 TEST_CASE_METHOD(DirectoryFixture, "what is no regular file is refused, and waited for by nobody") {

@@ -186,31 +186,33 @@ TEST_CASE("readers share the store with another process, a change waits for it")
   }
 }
 
-TEST_CASE("who waits for another task of this process gives up in time as well") {
-  const TemporaryFolder folder;
-  LockHolder holder(folder / "urls.json.lock");
-  Store store(folder / "urls.json");
-  store.environment.on_submit([&](const Operation& operation, std::uint64_t) {
-    const bool third = operation.kind == Kind::lock && store.environment.count(Kind::lock) == 3;
-    if (third) store.environment.seconds_ahead = 31;
-    return Fault::none();
+TEST_CASE_METHOD(StoreFixture, "who waits for another task of this process gives up in time too") {
+  environment.on_submit([](const Operation& operation, std::uint64_t) {
+    return operation.kind == Kind::write ? Fault::hold() : Fault::none();
   });
-  constexpr auto both = [](FileURLStorage& urls, Executor& executor, int& timeouts) -> Task<void> {
-    Scope scope(executor);
-    constexpr auto set = [](FileURLStorage& in, int& count) -> Task<void> {
-      try {
-        co_await in.set_url("a", "b");
-      } catch (const StorageError& error) {
-        if (error.code() == Errc::lock_timeout) ++count;
-      }
-    };
-    scope.spawn(set(urls, timeouts));
-    scope.spawn(set(urls, timeouts));
-    co_await scope.join();
+  constexpr auto set = [](FileURLStorage& urls, std::error_code& result) -> Task<void> {
+    try {
+      co_await urls.set_url("a", "b");
+    } catch (const StorageError& error) {
+      result = error.code();
+    }
   };
-  int timeouts = 0;
-  sync_wait(store.executor, both(store.store, store.executor, timeouts));
-  CHECK(timeouts == 2);
+  constexpr auto nothing = []() -> Task<void> { co_return; };
+  std::error_code first;
+  std::error_code second;
+  Scope slow(executor);
+  slow.spawn(set(store, first));
+  environment.wait_for_held();
+  Scope waiting(executor);
+  waiting.spawn(set(store, second));
+  sync_wait(executor, nothing());
+  environment.seconds_ahead = 31;
+  sync_wait(executor, waiting.join());
+  CHECK(second == Errc::lock_timeout);
+  environment.release();
+  sync_wait(executor, slow.join());
+  CHECK_FALSE(first);
+  CHECK(contents(path) == "{\n  \"a\": \"b\"\n}");
 }
 
 TEST_CASE_METHOD(StoreFixture, "a change that was told to stop is made whole or not at all") {
