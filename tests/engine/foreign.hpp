@@ -21,8 +21,8 @@ class Foreign {
     struct Finish {
       bool await_ready() const noexcept { return false; }
       void await_suspend(std::coroutine_handle<promise_type> handle) const noexcept {
-        const std::shared_ptr<Shared> shared = handle.promise().shared;
-        shared->done.release();  // The frame may be destroyed from now on.
+        const std::shared_ptr<Shared> kept = handle.promise().shared;
+        kept->done.release();  // The frame may be destroyed from now on.
       }
       void await_resume() const noexcept {}
     };
