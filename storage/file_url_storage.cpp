@@ -152,15 +152,11 @@ Task<void> FileURLStorage::Session::save(const Contents& contents) {
   } catch (...) {
     error = std::current_exception();
   }
-  if (!error) {
-    co_await folder_.sync();
-    co_return;
-  }
-  try {
+  if (error) {
     co_await folder_.unlink(temporary_name_.c_str());
-  } catch (const std::system_error&) {  // The next change removes it.
+    std::rethrow_exception(error);
   }
-  std::rethrow_exception(error);
+  co_await folder_.sync();
 }
 
 Task<void> FileURLStorage::Session::write_temporary(std::string_view text,

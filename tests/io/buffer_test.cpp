@@ -213,7 +213,7 @@ TEST_CASE_METHOD(PoolFixture, "a release while the wake for another is on its wa
   Acquisition first(*this, 4 * k_page);
   Acquisition second(*this, 4 * k_page);
   Scope other(executor);
-  constexpr auto early = [](std::optional<Buffer>& buffer, Scope& scope) -> Task<void> {
+  const auto early = [](std::optional<Buffer>& buffer, Scope& scope) -> Task<void> {
     co_await schedule();
     co_await schedule();
     std::thread([&] {
@@ -221,13 +221,13 @@ TEST_CASE_METHOD(PoolFixture, "a release while the wake for another is on its wa
       scope.spawn(nothing());
     }).join();
   };
-  constexpr auto late = [](Acquisition& stopped, std::optional<Buffer>& buffer) -> Task<void> {
+  const auto late = [](Acquisition& stopped, std::optional<Buffer>& buffer) -> Task<void> {
     stopped.scope->request_stop();
     for (int turn = 0; turn < 3; ++turn) co_await schedule();
     CHECK(stopped.done);
     buffer.reset();
   };
-  constexpr auto both = [](Task<void> a, Task<void> b) -> Task<void> {
+  const auto both = [](Task<void> a, Task<void> b) -> Task<void> {
     co_await when_all(std::move(a), std::move(b));
   };
   sync_wait(executor, both(early(one, other), late(first, rest)));
@@ -257,7 +257,7 @@ TEST_CASE("a pool goes away while a task waits for it") {
   std::optional<Buffer> all = sync_wait(fixture.executor, pool->acquire(k_page));
   std::size_t size = 0;
   Scope scope(fixture.executor);
-  constexpr auto wait = [](BufferPool& from, std::size_t& got) -> Task<void> {
+  const auto wait = [](BufferPool& from, std::size_t& got) -> Task<void> {
     const Buffer buffer = co_await from.acquire(1);
     got = buffer.size();
   };
@@ -273,8 +273,8 @@ TEST_CASE_METHOD(PoolFixture, "a hundred tasks share four pages") {
   constexpr int k_rounds = 20;
   std::size_t most = 0;
   int finished = 0;
-  constexpr auto use = [](BufferPool& from, std::size_t pages, std::size_t& largest,
-                          int& count) -> Task<void> {
+  const auto use = [](BufferPool& from, std::size_t pages, std::size_t& largest,
+                      int& count) -> Task<void> {
     for (int round = 0; round < k_rounds; ++round) {
       Buffer buffer = co_await from.acquire(pages * k_page);
       largest = std::max(largest, from.bytes_in_use());

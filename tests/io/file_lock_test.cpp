@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <semaphore>
 #include <string>
 #include <sys/file.h>
@@ -63,7 +64,7 @@ struct LockFixture : FaultFixture {
     return error_of(executor, FileLock::acquire(open(), mode, deadline));
   }
   /// Calls `action` on the executor's thread, once, at the third try to take the lock.
-  void at_third_try(std::function<void()> action) {
+  void at_third_try(const std::function<void()>& action) {
     environment.on_submit([this, action](const Operation& operation, std::uint64_t) {
       if (operation.kind == Kind::lock && environment.count(Kind::lock) == 3) action();
       return Fault::none();

@@ -250,7 +250,7 @@ TEST_CASE("every way of writing works in memory too") {
 
 TEST_CASE_METHOD(FileFixture, "a short write goes on where it ended") {
   const WriteMode mode = GENERATE(WriteMode::cached, WriteMode::cached_stable);
-  const std::uint64_t step = GENERATE(1, 7, 4096);
+  const std::uint64_t step = GENERATE(as<std::uint64_t>{}, 1, 7, 4096);
   const std::size_t size = step == 1 ? 100 : 10'000;
   const std::vector<std::byte> data = test_bytes(1, 0, size);
   environment.on_submit([=](const Operation&, std::uint64_t) { return Fault::shorten(step); });
@@ -262,7 +262,7 @@ TEST_CASE_METHOD(FileFixture, "a short write goes on where it ended") {
 
 TEST_CASE_METHOD(FileFixture, "after a short direct write between two blocks the rest is cached") {
   const WriteMode mode = GENERATE(WriteMode::direct, WriteMode::direct_stable);
-  const std::uint64_t moved = GENERATE(512, 4096, 4608);
+  const std::uint64_t moved = GENERATE(as<std::uint64_t>{}, 512, 4096, 4608);
   const AlignedBytes data(1, 0, 4 * k_block);
   std::vector<bool> direct;
   std::vector<bool> stable;

@@ -116,7 +116,7 @@ TEST_CASE("a process that is killed before any step leaves the old content or th
     write_contents(path, k_two_urls);
     const ProgramResult result =
         run_program("url_store_changer", {path, "a", "kill", std::to_string(step)});
-    CHECK(result.output == "");
+    CHECK(result.output.empty());
     const std::string now = contents(path);
     const bool is_new = now == "{\n  \"a\": \"new\",\n  \"b\": \"http://host/2\"\n}";
     CHECK((is_new || now == k_two_urls));
@@ -155,7 +155,7 @@ TEST_CASE("readers share the store with another process, a change waits for it")
   Store store(folder / "urls.json");
   if (how == LOCK_SH) CHECK(store.get("a") == "http://host/1");
 
-  const auto at_third_try = [&](std::function<void()> action) {
+  const auto at_third_try = [&](const std::function<void()>& action) {
     store.environment.on_submit([&store, action](const Operation& operation, std::uint64_t) {
       const bool third = operation.kind == Kind::lock && store.environment.count(Kind::lock) == 3;
       if (third) action();
@@ -190,14 +190,14 @@ TEST_CASE_METHOD(StoreFixture, "who waits for another task of this process gives
   environment.on_submit([](const Operation& operation, std::uint64_t) {
     return operation.kind == Kind::write ? Fault::hold() : Fault::none();
   });
-  constexpr auto set = [](FileURLStorage& urls, std::error_code& result) -> Task<void> {
+  const auto set = [](FileURLStorage& urls, std::error_code& result) -> Task<void> {
     try {
       co_await urls.set_url("a", "b");
     } catch (const StorageError& error) {
       result = error.code();
     }
   };
-  constexpr auto nothing = []() -> Task<void> { co_return; };
+  const auto nothing = []() -> Task<void> { co_return; };
   std::error_code first;
   std::error_code second;
   Scope slow(executor);

@@ -152,9 +152,9 @@ TEST_CASE("processes that change a store at once lose nothing") {
   std::thread other([&] { one = run("one"); });
   two = run("two");
   other.join();
-  CHECK(one.output == "");
+  CHECK(one.output.empty());
   CHECK(one.exit_code == 0);
-  CHECK(two.output == "");
+  CHECK(two.output.empty());
   CHECK(two.exit_code == 0);
   Store store(path);
   for (int i = changes - 10; i < changes; ++i) {
@@ -172,13 +172,34 @@ TEST_CASE_METHOD(StoreFixture, "tasks of one process change a store at once") {
     FileURLStorage& one = i % 2 == 0 ? store : second;
     changes.push_back(one.set_url(std::to_string(i), "url"));
   }
-  constexpr auto all = [](std::vector<Task<void>> tasks) -> Task<void> {
+  const auto all = [](std::vector<Task<void>> tasks) -> Task<void> {
     co_await when_all(std::move(tasks));
   };
   sync_wait(executor, all(std::move(changes)));
   int lost = 0;
   for (int i = 0; i < 100; ++i) lost += get(std::to_string(i)) ? 0 : 1;
   CHECK(lost == 0);
+}
+
+TEST_CASE_METHOD(StoreFixture, "who changes a store without a pause leaves others their turn") {
+  constexpr int k_wanted = 100;
+  constexpr int k_most = 4 * k_wanted;
+  FileURLStorage other(engine, path);
+  bool served = false;
+  int changes = 0;
+  const auto hurry = [](FileURLStorage& urls, const bool& done, int& count) -> Task<void> {
+    for (; !done && count < k_most; ++count) co_await urls.set_url("a", std::to_string(count));
+  };
+  const auto wait = [](FileURLStorage& urls, bool& done) -> Task<void> {
+    for (int i = 1; i <= k_wanted; ++i) co_await urls.set_url("b", std::to_string(i));
+    done = true;
+  };
+  const auto both = [](Task<void> a, Task<void> b) -> Task<void> {
+    co_await when_all(std::move(a), std::move(b));
+  };
+  sync_wait(executor, both(hurry(store, served, changes), wait(other, served)));
+  CHECK(changes < k_most);
+  CHECK(get("b") == std::to_string(k_wanted));
 }
 
 TEST_CASE_METHOD(StoreFixture, "a torn or foreign file is an error and stays as it is") {
