@@ -112,8 +112,9 @@ boost::asio::execution_context& context_of(const AsioExecutor& executor) {
 template <class T, class Handler>
 class AsioOperation final : private AsioPending {
  public:
-  explicit AsioOperation(Handler handler)
+  AsioOperation(Handler handler, const Executor& executor)
       : handler_(std::move(handler)),
+        from_engine_(executor.engine_stop(), ForwardStop{&stop}),
         work_(boost::asio::get_associated_executor(handler_)),
         service_(boost::asio::use_service<AsioService>(context_of(work_.get_executor()))) {}
 
@@ -124,7 +125,7 @@ class AsioOperation final : private AsioPending {
     AsioOperation* const running = self.release();
     Root<T>::start(
         executor, std::move(task), [running](Task<T>& done) { running->finished(done); },
-        executor.engine_stop(), running->stop);
+        running->stop.get_token());
   }
 
  private:
@@ -178,6 +179,7 @@ class AsioOperation final : private AsioPending {
   }
 
   Handler handler_;
+  const StopForwarder from_engine_;
   boost::asio::executor_work_guard<boost::asio::associated_executor_t<Handler>> work_;
   AsioService& service_;
   std::exception_ptr error_;
@@ -188,8 +190,8 @@ struct AsioInitiation {
   template <class Handler, class T>
   void operator()(Handler&& handler, Executor* executor, Task<T> task) const {
     using Operation = AsioOperation<T, std::decay_t<Handler>>;
-    Operation::start(std::make_unique<Operation>(std::forward<Handler>(handler)), *executor,
-                     std::move(task));
+    Operation::start(std::make_unique<Operation>(std::forward<Handler>(handler), *executor),
+                     *executor, std::move(task));
   }
 };
 

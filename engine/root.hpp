@@ -24,11 +24,10 @@ class Root : private WorkItem {
   using OnDone = std::function<void(Task<T>&)>;
 
   /// Starts `task` on the executor that it is bound to, else on `where`. A stop requested on
-  /// `outer` is passed on to `source`. Any thread.
+  /// `outer` is passed on. Any thread.
   static std::shared_ptr<Root> start(Executor& where, Task<T> task, OnDone on_done,
-                                     const std::stop_token& outer, std::stop_source source = {}) {
-    auto root = std::make_shared<Root>(where, std::move(task), std::move(on_done), outer,
-                                       std::move(source));
+                                     const std::stop_token& outer) {
+    auto root = std::make_shared<Root>(where, std::move(task), std::move(on_done), outer);
     root->keep_ = root;
     PromiseBase& promise = TaskAccess::promise(root->task_);
     promise.attach(*root, root->executor_, &root->token_);
@@ -37,12 +36,10 @@ class Root : private WorkItem {
     return root;
   }
 
-  Root(Executor& where, Task<T> task, OnDone on_done, const std::stop_token& outer,
-       std::stop_source source)
+  Root(Executor& where, Task<T> task, OnDone on_done, const std::stop_token& outer)
       : task_(std::move(task)),
         executor_(executor_of(where, TaskAccess::promise(task_))),
         on_done_(std::move(on_done)),
-        source_(std::move(source)),
         from_outer_(outer, ForwardStop{&source_}) {
     WorkItem::run = &Root::finish;
   }
