@@ -21,17 +21,17 @@ struct Upload {
   std::optional<std::uint64_t> length;
   /// Bytes below it are committed.
   std::uint64_t offset = 0;
-  Metadata metadata;
+  Metadata metadata{};
   /// Empty, unless the stored metadata could not be read: then why, and `metadata` is empty.
-  std::string metadata_error;
+  std::string metadata_error{};
   std::chrono::sys_seconds created_at{};
   /// Empty when the upload never expires.
-  std::optional<std::chrono::sys_time<std::chrono::microseconds>> expires_at;
+  std::optional<std::chrono::sys_time<std::chrono::microseconds>> expires_at{};
   bool completed = false;
   /// True for an upload that is to be a part of a concatenation.
   bool is_partial = false;
   /// What a concatenated upload was made of, in order; else empty.
-  std::vector<UploadId> parts;
+  std::vector<UploadId> parts{};
 };
 
 }  // namespace tidemark

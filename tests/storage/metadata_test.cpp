@@ -37,7 +37,7 @@ std::string encode(char32_t c) {
 }
 
 std::string unit(char32_t value) {
-  std::array<char, 8> text{};
+  std::array<char, 16> text{};
   std::snprintf(text.data(), text.size(), "\\u%04x", static_cast<unsigned>(value));
   return text.data();
 }
