@@ -1,0 +1,213 @@
+#include <algorithm>
+#include <utility>
+
+#include <sqlite3.h>
+
+#include <tidemark/engine/assert.hpp>
+#include <tidemark/storage/detail/commit_thread.hpp>
+
+namespace tidemark::detail {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::chrono::nanoseconds k_busy_pause = 1ms;
+// How long another writer is remembered, and how long the lock is left free at most between groups.
+constexpr std::chrono::nanoseconds k_others_remembered = 10s;
+constexpr std::chrono::nanoseconds k_longest_gap = 10ms;
+// From the first size on a passive checkpoint runs beside the commits; at the second they wait.
+constexpr std::uint64_t k_checkpoint_bytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t k_restart_bytes = std::uint64_t{64} << 20;
+constexpr std::uint64_t k_page_bytes = 4096;  // What SQLite makes of a new database.
+
+std::exception_ptr replaced_error() {
+  return std::make_exception_ptr(
+      StorageError(Errc::corrupt, "commit", "", "the database file was replaced or removed"));
+}
+
+/// Makes the log empty. False when another connection is in the way. Throws SqliteError.
+bool checkpoint(Database& database, int mode) {
+  const int code = sqlite3_wal_checkpoint_v2(database.handle(), "main", mode, nullptr, nullptr);
+  if (code == SQLITE_BUSY) return false;
+  if (code != SQLITE_OK) throw SqliteError(database.handle(), code, "checkpoint");
+  return true;
+}
+
+}  // namespace
+
+CommitThread::CommitThread(Environment& environment, OpenRows open, Options options)
+    : environment_(environment),
+      open_(std::move(open)),
+      options_(std::move(options)),
+      rows_(open_()) {
+  watch_log();
+  data_version_ = rows_->data_version();
+  thread_ = environment_.start_thread("tidemark-commit", [this] { return turn(); });
+}
+
+CommitThread::~CommitThread() {
+  thread_.reset();
+  TIDEMARK_ASSERT(queue_.size() == 0 && group_.empty(), "no commit is left unanswered");
+}
+
+void CommitThread::enqueue(DatabaseRequest& request) {
+  if (queue_.push(request)) thread_->wake();
+}
+
+void CommitThread::watch_log() {
+  const auto note = [](void* self, sqlite3*, const char*, int pages) {
+    static_cast<CommitThread*>(self)->log_bytes_ = static_cast<std::uint64_t>(pages) * k_page_bytes;
+    return SQLITE_OK;
+  };
+  sqlite3_wal_hook(rows_->database().handle(), note, this);
+}
+
+std::chrono::nanoseconds CommitThread::turn() {
+  const TimePoint now = environment_.now();
+  if (now < not_before_) return not_before_ - now;
+  for (DatabaseRequest* request : queue_.take_all()) group_.push_back(request);
+  if (group_.empty()) return k_until_woken;
+  const TimePoint began = environment_.now();
+  try {
+    if (!ready() || !begin()) {
+      if (now - group_.front()->queued_at < options_.commit_timeout) return k_busy_pause;
+      throw StorageError(Errc::busy, "commit", "", "another process kept the database locked");
+    }
+    commit_group();
+  } catch (...) {
+    fail_group(std::current_exception());
+  }
+  answer_group();
+  not_before_ = environment_.now() + pause_after(environment_.now() - began);
+  return 0ns;
+}
+
+bool CommitThread::ready() {
+  if (!rows_) {
+    rows_.emplace(open_());
+    watch_log();
+  }
+  if (log_is_suspect_ && !checkpoint(rows_->database(), SQLITE_CHECKPOINT_TRUNCATE)) return false;
+  log_is_suspect_ = false;
+  if (log_bytes_ >= k_restart_bytes) {
+    const bool restarted = checkpoint(rows_->database(), SQLITE_CHECKPOINT_RESTART);
+    // A reader or another process' checkpoint is in the way for now; both are short.
+    if (!restarted) return false;
+    log_bytes_ = 0;
+    ++checkpoints_;
+  }
+  return true;
+}
+
+bool CommitThread::begin() {
+  try {
+    rows_->database().exec("BEGIN IMMEDIATE");
+    return true;
+  } catch (const SqliteError& error) {
+    if (error.primary_code() == SQLITE_BUSY) return false;
+    rows_.reset();
+    throw;
+  }
+}
+
+void CommitThread::commit_group() {
+  if (rows_->has_moved()) {
+    rows_->database().exec("ROLLBACK");
+    return fail_group(replaced_error());
+  }
+  note_other_writers();
+  try {
+    for (DatabaseRequest* request : group_) execute(*request);
+    commit();
+  } catch (const SqliteError& error) {
+    const std::exception_ptr failure = std::current_exception();
+    if (rows_ && rows_->database().in_transaction()) rows_->database().exec("ROLLBACK");
+    if (error.primary_code() != SQLITE_FULL || !retry_deletes(failure)) fail_group(failure);
+  }
+  ++groups_;
+  if (log_bytes_ >= k_checkpoint_bytes) options_.want_checkpoint();
+}
+
+void CommitThread::execute(DatabaseRequest& request) {
+  request.error = nullptr;
+  try {
+    request.execute(*rows_);
+  } catch (const SqliteError&) {
+    throw;  // What SQLite cannot do fails the group.
+  } catch (...) {
+    request.error = std::current_exception();
+  }
+}
+
+void CommitThread::commit() {
+  try {
+    rows_->database().exec("COMMIT");
+  } catch (...) {
+    // It may have happened all the same. Nothing is built on this log before it is checkpointed.
+    log_is_suspect_ = true;
+    rows_.reset();
+    throw;
+  }
+}
+
+bool CommitThread::retry_deletes(std::exception_ptr failure) {
+  Group others;
+  for (DatabaseRequest* request : std::exchange(group_, {})) {
+    (request->frees_space ? group_ : others).push_back(request);
+  }
+  bool done = false;
+  if (!group_.empty() && options_.release_reserve()) {
+    try {
+      if (!rows_) rows_.emplace(open_());
+      watch_log();
+      rows_->database().exec("BEGIN IMMEDIATE");
+      for (DatabaseRequest* request : group_) execute(*request);
+      commit();
+      done = true;
+    } catch (...) {
+      failure = std::current_exception();
+      if (rows_ && rows_->database().in_transaction()) rows_->database().exec("ROLLBACK");
+    }
+  }
+  if (!done) fail_group(failure);
+  for (DatabaseRequest* request : others) {
+    request->error = failure;
+    group_.push_back(request);
+  }
+  return true;
+}
+
+void CommitThread::fail_group(const std::exception_ptr& error) {
+  for (DatabaseRequest* request : group_) request->error = error;
+}
+
+void CommitThread::answer_group() {
+  const TimePoint now = environment_.now();
+  {
+    std::lock_guard lock(latency_mutex_);
+    for (const DatabaseRequest* request : group_) latency_.record(now - request->queued_at);
+  }
+  for (DatabaseRequest* request : std::exchange(group_, {})) request->answer();
+}
+
+void CommitThread::note_other_writers() {
+  const std::int64_t version = rows_->data_version();
+  if (std::exchange(data_version_, version) != version) others_seen_at_ = environment_.now();
+}
+
+std::chrono::nanoseconds CommitThread::pause_after(std::chrono::nanoseconds held) const {
+  const bool others = others_seen_at_ != TimePoint::min() &&
+                      environment_.now() - others_seen_at_ < k_others_remembered;
+  return std::min(others ? held : held / 20, k_longest_gap);
+}
+
+void CommitThread::add_to(StorageStats& stats) const {
+  stats.commit_groups = groups_;
+  stats.checkpoints += checkpoints_;
+  stats.wal_bytes = log_bytes_;
+  stats.commits_queued = queue_.size();
+  std::lock_guard lock(latency_mutex_);
+  stats.commit_latency = latency_;
+}
+
+}  // namespace tidemark::detail
