@@ -46,7 +46,7 @@ Fault hold(FaultEnvironment& environment, const Operation& operation, bool befor
 
 TEST_CASE_METHOD(Contest, "of two processes that append at one offset, one wins", "[A1][A2][A3]") {
   const std::string where = GENERATE("before", "after");
-  const std::size_t length = GENERATE(500, 5000, 100'000);
+  const std::size_t length = GENERATE(500U, 5000U, 100'000U);
   SqliteStore loser(folder.path());
   StorageProcess winner(folder.path());
   create(loser, "a", 1'000'000);
@@ -58,7 +58,7 @@ TEST_CASE_METHOD(Contest, "of two processes that append at one offset, one wins"
 
 TEST_CASE_METHOD(Contest, "of two storages that append at one offset, one wins", "[A1][A2][A3]") {
   const bool before = GENERATE(true, false);
-  const std::size_t length = GENERATE(500, 5000);
+  const std::size_t length = GENERATE(500U, 5000U);
   SqliteStore winner(folder.path());
   SqliteStore loser(folder.path());
   create(loser, "a", 1'000'000);
@@ -76,7 +76,7 @@ TEST_CASE_METHOD(Contest, "of two storages that append at one offset, one wins",
 
 TEST_CASE_METHOD(Contest, "of two tasks that append at one offset, one wins", "[A1][A2][A3]") {
   const bool before = GENERATE(true, false);
-  const std::size_t length = GENERATE(500, 5000);
+  const std::size_t length = GENERATE(500U, 5000U);
   SqliteStore store(folder.path());
   create(store, "a", 1'000'000);
   store.environment.on_submit([&](const Operation& operation, std::uint64_t) {
@@ -141,7 +141,7 @@ TEST_CASE_METHOD(Contest, "a second append goes on where that of another process
 TEST_CASE_METHOD(Contest, "an upload is free once the process that wrote it is killed",
                  "[A1][A5]") {
   const std::string where = GENERATE("before", "after");
-  const std::size_t length = GENERATE(200, 5000);
+  const std::size_t length = GENERATE(200U, 5000U);
   SqliteStore store(folder.path());
   StorageProcess killed(folder.path());
   create(store, "a", 500 + length);

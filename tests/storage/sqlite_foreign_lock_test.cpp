@@ -1,0 +1,244 @@
+// What another program holds while a SQLiteStorage wants it: the lock of an upload, or the
+// database. A1 to A6 are the steps of an append.
+
+#include <atomic>
+#include <chrono>
+#include <vector>
+
+#include <tidemark/engine/when_all.hpp>
+
+#include "sanitizers.hpp"
+#include "sqlite_process.hpp"
+
+using namespace tidemark;
+using namespace tidemark::test;
+using namespace std::chrono_literals;
+namespace fs = std::filesystem;
+using Kind = Operation::Kind;
+
+namespace {
+
+constexpr std::uint64_t k_ours = 1;
+constexpr std::uint64_t k_theirs = 2;
+constexpr std::chrono::nanoseconds k_at_once = 1ms;
+
+struct Held : SqliteFolder {
+  fs::path path() const { return folder / "uploads" / "a"; }
+  /// `a` with 100 bytes of the foreign program.
+  Held() {
+    REQUIRE(foreign.does("create a 1000"));
+    REQUIRE(foreign.does("append a 0 2 100"));
+  }
+
+  ForeignProcess foreign{folder.path()};
+};
+
+/// An append at 100 that meets the foreign program's lock, and what `meanwhile` changes under it.
+template <class Meanwhile>
+auto append_after(ForeignProcess& foreign, SqliteStore& store, Meanwhile meanwhile) {
+  REQUIRE(foreign.does("lock a"));
+  OperationEvent waits = waits_for_lock(store.environment);
+  auto appending = in_background([&] { return append(store, "a", 100, k_ours, 500); });
+  waits.wait();
+  meanwhile();
+  CHECK(store.environment.count(Kind::write) == 0);
+  CHECK(foreign.does("unlock a"));
+  return appending;
+}
+
+std::error_code failure_of(std::future<AppendResult> result) {
+  try {
+    result.get();
+  } catch (const StorageError& error) {
+    return error.code();
+  }
+  return {};
+}
+
+/// Appends to one upload until `done`; gives how often.
+Task<int> append_until(SQLiteStorage& storage, std::string id, const std::atomic<bool>& done) {
+  Metadata none;
+  co_await storage.create_upload(id, std::nullopt, std::move(none));
+  int count = 0;
+  const Bytes bytes = test_bytes(k_ours, 0, 100);
+  for (std::uint64_t offset = 0; !done; ++count) {
+    const AppendResult result = co_await storage.append(id, offset, bytes);
+    offset += bytes.size();
+    if (result != committed(offset)) throw std::runtime_error("an append met somebody");
+  }
+  co_return count;
+}
+
+Task<int> append_all_until(SQLiteStorage& storage, int uploads, const std::atomic<bool>& done) {
+  std::vector<Task<int>> tasks;
+  for (int i = 0; i < uploads; ++i) {
+    tasks.push_back(append_until(storage, "busy-" + std::to_string(i), done));
+  }
+  int sum = 0;
+  const std::vector<int> counts = co_await when_all(std::move(tasks));
+  for (const int count : counts) sum += count;
+  co_return sum;
+}
+
+}  // namespace
+
+TEST_CASE_METHOD(Held, "a row that changed before the lock was taken is read after it",
+                 "[A1][A2]") {
+  SqliteStore store(folder.path());
+  SECTION("appended to") {
+    auto appending =
+        append_after(foreign, store, [&] { CHECK(foreign.does("append a 100 2 50")); });
+    CHECK(appending.get() == conflict(150));
+    CHECK(look_up(store, "a").offset == 150);
+    CHECK(has_bytes(path(), k_theirs, 0, 150));
+    CHECK(append(store, "a", 150, k_ours, 10) == committed(160));
+  }
+  SECTION("completed") {
+    auto appending =
+        append_after(foreign, store, [&] { CHECK(foreign.does("append a 100 2 900")); });
+    CHECK(failure_of(std::move(appending)) == Errc::already_complete);
+    CHECK(has_bytes(path(), k_theirs, 0, 1000));
+    CHECK(fs::file_size(path()) == 1000);
+  }
+  SECTION("deleted") {
+    auto appending = append_after(foreign, store, [&] { CHECK(foreign.does("delete a")); });
+    CHECK(failure_of(std::move(appending)) == Errc::not_found);
+    CHECK_FALSE(store.wait(store->get_upload("a")));
+    CHECK_FALSE(fs::exists(path()));
+  }
+  SECTION("deleted and made anew") {
+    auto appending = append_after(foreign, store, [&] {
+      CHECK(foreign.does("delete a"));
+      CHECK(foreign.does("create a 2000"));
+      CHECK(foreign.does("append a 0 2 30"));
+    });
+    CHECK(appending.get() == conflict(30));
+    CHECK(has_bytes(path(), k_theirs, 0, 30));
+    CHECK(append(store, "a", 30, k_ours, 10) == committed(40));
+    CHECK(has_bytes(path(), k_ours, 30, 40));
+  }
+  SECTION("only looked at") {
+    auto appending = append_after(foreign, store, [] {});
+    CHECK(appending.get() == committed(600));
+    CHECK(has_bytes(path(), k_ours, 100, 600));
+  }
+}
+
+TEST_CASE_METHOD(Held, "a writer begins where the upload stands once it is free", "[A1][A2]") {
+  SqliteStore store(folder.path());
+  REQUIRE(foreign.does("lock a"));
+  const auto write = [](SQLiteStorage& storage,
+                        std::optional<std::uint64_t> at) -> Task<AppendResult> {
+    const auto writer = co_await storage.open_writer("a", {.offset = at});
+    const Bytes bytes = test_bytes(k_ours, writer->offset(), 50);
+    co_await writer->write(bytes);
+    co_return co_await writer->close();
+  };
+  const bool anywhere = GENERATE(true, false);
+  OperationEvent waits = waits_for_lock(store.environment);
+  const std::optional<std::uint64_t> at =
+      anywhere ? std::nullopt : std::optional<std::uint64_t>(100);
+  auto writing = in_background([&] { return store.wait(write(*store, at)); });
+  waits.wait();
+  CHECK(foreign.does("append a 100 2 60"));
+  CHECK(foreign.does("unlock a"));
+  CHECK(writing.get() == (anywhere ? committed(210) : conflict(160)));
+  CHECK(has_bytes(path(), k_theirs, 0, 160));
+  if (anywhere) CHECK(has_bytes(path(), k_ours, 160, 210));
+}
+
+TEST_CASE_METHOD(Held, "who waits for an upload for too long is told", "[A1]") {
+  SqliteStore store(folder.path(), {.lock_timeout = k_at_once});
+  REQUIRE(foreign.does("lock a"));
+  CHECK(append_error(store, "a", 100) == Errc::lock_timeout);
+  CHECK(append_error(store, "a", 100) == std::errc::timed_out);
+  CHECK(error_of(store->executor(), store->open_writer("a")) == Errc::lock_timeout);
+  const Bytes bytes(10);
+  CHECK(error_of(store->executor(), store->write_chunk("a", 100, bytes)) == Errc::lock_timeout);
+  CHECK(error_of(store->executor(), store->delete_upload("a")) == Errc::lock_timeout);
+
+  // Readers need no lock, other uploads another one.
+  CHECK(look_up(store, "a").offset == 100);
+  CHECK(store.wait(store->read_file("a", 1000)) == test_bytes(k_theirs, 0, 100));
+  create(store, "b", 10);
+  CHECK(append(store, "b", 0, k_ours, 10) == committed(10, true));
+
+  CHECK(foreign.does("append a 100 2 100"));
+  CHECK(foreign.does("unlock a"));
+  CHECK(append(store, "a", 200, k_ours, 100) == committed(300));
+  CHECK(has_bytes(path(), k_theirs, 0, 200));
+  CHECK(has_bytes(path(), k_ours, 200, 300));
+}
+
+TEST_CASE_METHOD(Held, "who waits for the database for too long is told", "[A5]") {
+  SqliteStore store(folder.path(), {.commit_timeout = k_at_once});
+  create(store, "b", 10);
+  REQUIRE(foreign.does("begin"));
+  CHECK(append_error(store, "a", 100) == Errc::busy);
+  CHECK(append_error(store, "a", 100) == std::errc::device_or_resource_busy);
+  CHECK(error_of(store->executor(), store->create_upload("c", 10, Metadata())) == Errc::busy);
+  CHECK(error_of(store->executor(), store->delete_upload("b")) == Errc::busy);
+  CHECK(error_of(store->executor(), store->set_expiry("b", SystemTime())) == Errc::busy);
+
+  CHECK(look_up(store, "a").offset == 100);
+  CHECK(look_up(store, "b").offset == 0);
+  CHECK_FALSE(store.wait(store->get_upload("c")));
+  CHECK(store.wait(store->list_uploads(std::nullopt, 10)).uploads.size() == 2);
+  CHECK(store.wait(store->read_file("a", 1000)) == test_bytes(k_theirs, 0, 100));
+
+  REQUIRE(foreign.does("commit"));
+  CHECK(append(store, "a", 100, k_ours, 100) == committed(200));
+  CHECK(has_bytes(path(), k_theirs, 0, 100));
+  CHECK(has_bytes(path(), k_ours, 100, 200));
+  create(store, "c", 10);
+  CHECK(append(store, "c", 0, k_ours, 10) == committed(10, true));
+  CHECK(append(store, "b", 0, k_ours, 10) == committed(10, true));
+  store.wait(store->delete_upload("b"));
+  CHECK(foreign.ask("get b") == "none");
+}
+
+TEST_CASE_METHOD(Held, "an append waits for the database while readers go on", "[A5]") {
+  SqliteStore store(folder.path());
+  REQUIRE(foreign.does("begin"));
+  OperationEvent writes(store.environment,
+                        [](const Operation& operation) { return operation.kind == Kind::write; });
+  std::atomic<bool> answered{false};
+  auto appending = in_background([&] {
+    const AppendResult result = append(store, "a", 100, k_ours, 100);
+    answered = true;
+    return result;
+  });
+  writes.wait();
+  for (int i = 0; i < 100; ++i) CHECK(look_up(store, "a").offset == 100);
+  CHECK(store.wait(store->read_file("a", 1000)) == test_bytes(k_theirs, 0, 100));
+  CHECK_FALSE(answered);
+  CHECK(foreign.does("commit"));
+  CHECK(appending.get() == committed(200));
+  CHECK(foreign.ask("get a") == "ok\t1000\t200\t0\t{}\t-");
+}
+
+TEST_CASE("a foreign program commits in time while ours commits back to back", "[A5]") {
+  constexpr int k_uploads = 16;
+  constexpr int k_commits = k_thread_sanitizer || k_address_sanitizer ? 30 : 200;
+  constexpr int k_most_us = 5'000'000;
+  const TemporaryFolder folder;
+  ForeignProcess foreign(folder.path());
+  SqliteStore store(folder.path());
+  OperationEvent busy(store.environment, [&](const Operation&) {
+    return store.environment.count(Kind::write) >= 10 * k_uploads;
+  });
+  std::atomic<bool> done{false};
+  auto appending =
+      in_background([&] { return store.wait(append_all_until(*store, k_uploads, done)); });
+  busy.wait();
+  const std::uint64_t groups_before = store->stats().commit_groups;
+  const std::string answer = foreign.ask("commits " + std::to_string(k_commits));
+  const std::uint64_t groups = store->stats().commit_groups - groups_before;
+  done = true;
+  CHECK(appending.get() > 10 * k_uploads);
+  REQUIRE(answer.substr(0, 3) == "ok ");
+  CHECK(std::stoi(answer.substr(3)) < k_most_us);
+  CHECK(groups > 0);
+  WARN(k_commits << " foreign commits beside " << groups << " groups of ours: the longest took "
+                 << answer.substr(3) << " us");
+}
