@@ -1,12 +1,13 @@
 #pragma once
 
+#include <atomic>
 #include <semaphore>
 #include <stop_token>
 #include <thread>
 
 namespace tidemark::test {
 
-/// Another thread that requests stops, one a round, at a moment that differs from round to round.
+/// Another thread that requests stops, one a round, a given while after the round's task began.
 class Stopper {
  public:
   ~Stopper() {
@@ -14,12 +15,15 @@ class Stopper {
     begin_.release();
   }
 
-  /// Starts a round: spins for a while, then asks `source` to stop.
+  /// Starts a round. Returns once the thread runs, so that waking it is no part of the race.
   void begin(const std::stop_source& source, unsigned spins) {
     source_ = source;
     spins_ = spins;
     begin_.release();
+    awake_.acquire();
   }
+  /// Said by the round's task as it begins: `source` is asked to stop when the spins are over.
+  void start() { started_ = true; }
   /// Blocks until the round is over.
   void end() { end_.acquire(); }
 
@@ -28,6 +32,8 @@ class Stopper {
     while (true) {
       begin_.acquire();
       if (quit.stop_requested()) return;
+      awake_.release();
+      while (!started_.exchange(false)) std::this_thread::yield();
       for (volatile unsigned spin = 0; spin < spins_;) spin = spin + 1;
       source_.request_stop();
       end_.release();
@@ -37,6 +43,8 @@ class Stopper {
   std::stop_source source_;
   unsigned spins_ = 0;
   std::binary_semaphore begin_{0};
+  std::binary_semaphore awake_{0};
+  std::atomic<bool> started_{false};
   std::binary_semaphore end_{0};
   std::jthread thread_{[this](const std::stop_token& quit) { run(quit); }};
 };
