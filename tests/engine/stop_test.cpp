@@ -282,9 +282,16 @@ TEST_CASE("nested stops: the inner one ends the inside, the outer one all", "[st
   CHECK(sync_wait(fixture.executor, stop_only_the_inner()));
 }
 
-Task<std::int64_t> sleep_sheltered(std::latch& started) {
+Task<void> sleep_until_requested(std::stop_token token) {
+  while (!token.stop_requested()) co_await sleep_for(10us);
+  co_await sleep_for(10us);
+}
+
+Task<std::int64_t> sleep_sheltered(std::latch& started, bool& sheltered) {
   started.count_down();
-  co_await without_stop(sleep_plainly(2ms));
+  const std::stop_token own = co_await current_stop_token();
+  co_await without_stop(sleep_until_requested(own));
+  sheltered = true;
   co_await schedule();
   co_return 0;
 }
@@ -292,12 +299,15 @@ Task<std::int64_t> sleep_sheltered(std::latch& started) {
 TEST_CASE("without_stop shelters what it runs, and nothing after", "[stop]") {
   EngineFixture fixture;
   std::latch started(1);
+  bool sheltered = false;
   try {
-    stop_from_outside(fixture.executor, sleep_sheltered(started), [&] { started.wait(); });
+    stop_from_outside(fixture.executor, sleep_sheltered(started, sheltered),
+                      [&] { started.wait(); });
     FAIL("it was not stopped");
   } catch (const std::system_error& error) {
     CHECK(is_canceled(error));
   }
+  CHECK(sheltered);
 }
 
 }  // namespace
