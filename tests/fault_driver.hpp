@@ -83,6 +83,17 @@ class FaultEnvironment : public Environment {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return held_ >= count; });
   }
+  /// The same, but ends when `ended` is set, with a `notice` after it. True when they are held.
+  bool wait_for_held(std::size_t count, const std::atomic<bool>& ended) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return held_ >= count || ended; });
+    return held_ >= count;
+  }
+  /// Lets those who wait look again.
+  void notice() {
+    const std::lock_guard lock(mutex_);
+    changed_.notify_all();
+  }
   /// Lets go what is held now.
   void release();
 
