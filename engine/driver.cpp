@@ -106,7 +106,7 @@ std::int64_t call(const Operation& operation) {
       return ::close(operation.fd) == 0 || errno == EINTR ? 0 : -1;
     case Operation::Kind::stat:
       return ::statx(operation.fd, operation.path, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW,
-                     STATX_BASIC_STATS, operation.stat);
+                     STATX_BASIC_STATS | STATX_BTIME, operation.stat);
     case Operation::Kind::stat_filesystem:
       return ::fstatfs(operation.fd, operation.filesystem);
     case Operation::Kind::allocate:

@@ -101,7 +101,7 @@ void prepare(io_uring_sqe* sqe, Operation& operation) {
       return;
     case Operation::Kind::stat:
       io_uring_prep_statx(sqe, operation.fd, operation.path, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW,
-                          STATX_BASIC_STATS, operation.stat);
+                          STATX_BASIC_STATS | STATX_BTIME, operation.stat);
       return;
     case Operation::Kind::allocate:
       io_uring_prep_fallocate(sqe, operation.fd, FALLOC_FL_KEEP_SIZE,

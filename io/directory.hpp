@@ -54,6 +54,8 @@ class Directory {
   Task<std::vector<std::string>> list();
   /// Makes names that were added and removed stable.
   Task<void> sync();
+  /// Makes everything on the folder's file system stable (syncfs).
+  Task<void> sync_filesystem() { return handle_.sync_filesystem(); }
   Task<FilesystemStatus> filesystem();
   /// False when another folder, or none, now stands at the path that was opened.
   Task<bool> is_still_there();

@@ -26,6 +26,11 @@ bool is_aligned(std::uint64_t offset, std::span<const std::byte> bytes) {
          reinterpret_cast<std::uintptr_t>(bytes.data()) % k_direct_memory_alignment == 0;
 }
 
+SystemTime to_time(const statx_timestamp& time) {
+  return SystemTime(std::chrono::seconds(time.tv_sec) +
+                    std::chrono::microseconds(time.tv_nsec / 1000));
+}
+
 }  // namespace
 
 namespace detail {
@@ -43,8 +48,8 @@ FileStatus to_status(const struct statx& stat) {
   status.size = stat.stx_size;
   status.links = stat.stx_nlink;
   status.mode = stat.stx_mode;
-  status.modified_at = SystemTime(std::chrono::seconds(stat.stx_mtime.tv_sec) +
-                                  std::chrono::microseconds(stat.stx_mtime.tv_nsec / 1000));
+  status.modified_at = to_time(stat.stx_mtime);
+  if ((stat.stx_mask & STATX_BTIME) != 0) status.born_at = to_time(stat.stx_btime);
   status.is_regular = S_ISREG(status.mode);
   return status;
 }

@@ -17,6 +17,7 @@ struct FileStatus {
   std::uint64_t links = 0;
   std::uint32_t mode = 0;  // Kind and permissions, as st_mode.
   SystemTime modified_at;
+  SystemTime born_at;  // The epoch where the file system does not tell.
   bool is_regular = false;
 
   bool same_file(const FileStatus& other) const {

@@ -11,6 +11,7 @@
 namespace tidemark {
 
 namespace detail {
+class OrderedTails;
 class Store;
 }  // namespace detail
 
@@ -61,6 +62,7 @@ class SQLiteStorage final : public Storage {
 
   Task<AppendResult> append(UploadId id, std::uint64_t offset, std::span<const std::byte> bytes,
                             AppendOptions options = {}) override;
+  Task<std::unique_ptr<UploadWriter>> open_writer(UploadId id, WriterOptions options = {}) override;
   Task<std::unique_ptr<UploadReader>> open_reader(UploadId id) override;
   Task<std::size_t> read_at(UploadId id, std::uint64_t offset, std::span<std::byte> bytes) override;
   /// At most 512 different parts, whose blocks are shared where the file system can.
@@ -75,9 +77,21 @@ class SQLiteStorage final : public Storage {
   Task<void> close(std::chrono::nanoseconds grace) override;
 
  private:
-  SQLiteStorage(Executor& executor, std::unique_ptr<detail::Store> store);
+  explicit SQLiteStorage(Executor& executor);
 
-  const std::unique_ptr<detail::Store> store_;
+  std::shared_ptr<detail::WriteSession> make_session(const UploadId& id,
+                                                     const WriterOptions& options,
+                                                     const char* operation) override;
+  /// Awaits `task` as a user's operation: refused once closing, its errors as users are told.
+  template <class T>
+  Task<T> run(const char* operation, std::optional<UploadId> id, Task<T> task);
+  /// The same, after what this process has answered ahead of the row is settled.
+  template <class T>
+  Task<T> settle_and_run(const char* operation, UploadId id, Task<T> task);
+  void refuse_if_closing(const char* operation, const std::optional<UploadId>& id);
+
+  std::unique_ptr<detail::Store> store_;
+  std::unique_ptr<detail::OrderedTails> tails_;
 };
 
 }  // namespace tidemark

@@ -8,10 +8,10 @@
 #include <tidemark/engine/assert.hpp>
 #include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/stop.hpp>
+#include <tidemark/storage/detail/default_session.hpp>
 #include <tidemark/storage/detail/row_backup.hpp>
 #include <tidemark/storage/detail/storage_core.hpp>
 #include <tidemark/storage/detail/whole_upload.hpp>
-#include <tidemark/storage/detail/write_session.hpp>
 #include <tidemark/storage/storage.hpp>
 
 namespace tidemark {
@@ -38,21 +38,18 @@ Task<void> wait_for_move(Turns::Use& use, std::chrono::nanoseconds longest) {
 }
 
 /// See WriteSession.
-class DefaultWriter final : public UploadWriter {
+class SessionWriter final : public UploadWriter {
  public:
-  explicit DefaultWriter(std::shared_ptr<detail::WriteSession> session)
+  explicit SessionWriter(std::shared_ptr<detail::WriteSession> session)
       : session_(std::move(session)) {}
-  ~DefaultWriter() override {
+  ~SessionWriter() override {
     if (!closed_) session_->abandon();
   }
 
   Executor& executor() const { return session_->executor(); }
 
   Task<bool> write(std::span<const std::byte> bytes) override { return session_->write(bytes); }
-  Task<bool> write(Buffer buffer) override {
-    // The backend's own operations are answered when they are done, so nothing is under way after.
-    co_return co_await session_->write(buffer.bytes());
-  }
+  Task<bool> write(Buffer buffer) override { return session_->write(std::move(buffer)); }
   Task<AppendResult> commit() override { return session_->commit(); }
   Task<AppendResult> close() override {
     const AppendResult result = co_await session_->close();
@@ -113,7 +110,7 @@ Task<AppendResult> Storage::append(UploadId id, std::uint64_t offset,
   const TimePoint began = executor_.environment().now();
   const WriterOptions writer{
       .offset = offset, .durability = options.durability, .checksum = options.checksum};
-  const auto session = std::make_shared<detail::WriteSession>(*this, *core_, id, writer, "append");
+  const std::shared_ptr<detail::WriteSession> session = make_session(id, writer, "append");
   bool canceled = false;
   try {
     co_await session->open();
@@ -125,8 +122,7 @@ Task<AppendResult> Storage::append(UploadId id, std::uint64_t offset,
     const Upload upload = co_await without_stop(require_upload(*this, id, "append"));
     co_return AppendResult{AppendStatus::canceled, upload.offset, upload.completed};
   }
-  co_await session->write(bytes);
-  const AppendResult result = co_await session->close();
+  const AppendResult result = co_await session->append(bytes);
   core_->count([&](StorageStats& stats) {
     stats.append_latency.record(executor_.environment().now() - began);
   });
@@ -134,9 +130,9 @@ Task<AppendResult> Storage::append(UploadId id, std::uint64_t offset,
 }
 
 Task<std::unique_ptr<UploadWriter>> Storage::open_writer(UploadId id, WriterOptions options) {
-  auto session = std::make_shared<detail::WriteSession>(*this, *core_, id, options, "write");
+  std::shared_ptr<detail::WriteSession> session = make_session(id, options, "write");
   co_await session->open();
-  co_return std::make_unique<DefaultWriter>(std::move(session));
+  co_return std::make_unique<SessionWriter>(std::move(session));
 }
 
 Task<std::unique_ptr<UploadReader>> Storage::open_reader(UploadId id) {
@@ -214,9 +210,6 @@ Task<SweepReport> Storage::sweep(SweepOptions) {
 }
 
 Task<void> Storage::backup(std::filesystem::path path) {
-  if (!path.has_filename()) {
-    throw StorageError(Errc::invalid_argument, "backup", "", "the path names no file");
-  }
   co_await detail::back_up_rows(*this, std::move(path));
 }
 
@@ -228,8 +221,14 @@ Task<void> Storage::close(std::chrono::nanoseconds grace) {
   co_await with_timeout(core_->endings.join(), grace);
 }
 
-detail::UploadTurns& Storage::turns() const {
-  return core_->turns;
+std::shared_ptr<detail::WriteSession> Storage::make_session(const UploadId& id,
+                                                            const WriterOptions& options,
+                                                            const char* operation) {
+  return std::make_shared<detail::DefaultSession>(*this, *core_, id, options, operation);
+}
+
+detail::StorageCore& Storage::core() const {
+  return *core_;
 }
 
 bool Storage::is_in_use(const UploadId& id) const {

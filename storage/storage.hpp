@@ -24,13 +24,14 @@ namespace tidemark {
 
 namespace detail {
 class StorageCore;
-class UploadTurns;
+class WriteSession;
 }  // namespace detail
 
 /// Uploads in the order of their ids, a page at a time.
 struct UploadPage {
   std::vector<Upload> uploads;
-  std::optional<UploadId> next;  // Pass it as `after` for the next page; none: this was the last.
+  std::optional<UploadId> next =
+      {};  // Pass it as `after` for the next page; none: this was the last.
 };
 
 struct SweepOptions {
@@ -159,10 +160,14 @@ class Storage {
   virtual Task<void> close(std::chrono::nanoseconds grace);
 
  protected:
-  /// Whose turn it is to write which upload. On the storage's executor, as the next one.
-  detail::UploadTurns& turns() const;
+  /// What append and open_writer work with, for a storage of this library that has a better one.
+  virtual std::shared_ptr<detail::WriteSession> make_session(const UploadId& id,
+                                                             const WriterOptions& options,
+                                                             const char* operation);
+  /// What this class keeps about uploads in use, and counts.
+  detail::StorageCore& core() const;
   /// Whether an append, a writer or another change has the upload's turn or waits for it, so that
-  /// cleanup_expired_uploads leaves it alone.
+  /// cleanup_expired_uploads leaves it alone. On the storage's executor.
   bool is_in_use(const UploadId& id) const;
 
  private:

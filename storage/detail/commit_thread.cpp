@@ -39,7 +39,8 @@ CommitThread::CommitThread(Environment& environment, OpenRows open, Options opti
     : environment_(environment),
       open_(std::move(open)),
       options_(std::move(options)),
-      rows_(open_()) {
+      rows_(std::make_unique<UploadRows>(open_())),
+      checkpoint_at_bytes_(k_checkpoint_bytes) {
   watch_log();
   data_version_ = rows_->data_version();
   thread_ = environment_.start_thread("tidemark-commit", [this] { return turn(); });
@@ -69,50 +70,62 @@ std::chrono::nanoseconds CommitThread::turn() {
   if (group_.empty()) return k_until_woken;
   const TimePoint began = environment_.now();
   try {
-    if (!ready() || !begin()) {
-      if (now - group_.front()->queued_at < options_.commit_timeout) return k_busy_pause;
-      throw StorageError(Errc::busy, "commit", "", "another process kept the database locked");
+    if (!begin()) {
+      give_up(now);
+      return k_busy_pause;
     }
     commit_group();
   } catch (...) {
     fail_group(std::current_exception());
   }
-  answer_group();
+  answer(std::exchange(group_, {}));
   not_before_ = environment_.now() + pause_after(environment_.now() - began);
   return 0ns;
 }
 
-bool CommitThread::ready() {
-  if (!rows_) {
-    rows_.emplace(open_());
-    watch_log();
-  }
-  if (log_is_suspect_ && !checkpoint(rows_->database(), SQLITE_CHECKPOINT_TRUNCATE)) return false;
-  log_is_suspect_ = false;
-  if (log_bytes_ >= k_restart_bytes) {
-    const bool restarted = checkpoint(rows_->database(), SQLITE_CHECKPOINT_RESTART);
-    // A reader or another process' checkpoint is in the way for now; both are short.
-    if (!restarted) return false;
-    log_bytes_ = 0;
-    ++checkpoints_;
-  }
-  return true;
-}
-
 bool CommitThread::begin() {
   try {
+    if (failed_) reconnect();
+    if (!prepare_log()) return false;
     rows_->database().exec("BEGIN IMMEDIATE");
     return true;
   } catch (const SqliteError& error) {
     if (error.primary_code() == SQLITE_BUSY) return false;
-    rows_.reset();
     throw;
   }
 }
 
+void CommitThread::reconnect() {
+  if (rows_->has_moved()) std::rethrow_exception(replaced_error());
+  rows_ = std::make_unique<UploadRows>(open_());
+  watch_log();
+}
+
+bool CommitThread::prepare_log() {
+  if (failed_ && !checkpoint(rows_->database(), SQLITE_CHECKPOINT_TRUNCATE)) return false;
+  failed_ = false;
+  if (log_bytes_ < k_restart_bytes) return true;
+  // A reader or another process' checkpoint may be in the way for now; both are short.
+  if (!checkpoint(rows_->database(), SQLITE_CHECKPOINT_RESTART)) return false;
+  log_bytes_ = 0;
+  ++checkpoints_;
+  return true;
+}
+
+void CommitThread::give_up(TimePoint now) {
+  Group late;
+  while (!group_.empty() && now - group_.front()->queued_at >= options_.commit_timeout) {
+    late.push_back(group_.front());
+    group_.pop_front();
+    late.back()->error = std::make_exception_ptr(
+        StorageError(Errc::busy, "commit", "", "another process kept the database locked"));
+  }
+  answer(late);
+}
+
 void CommitThread::commit_group() {
   if (rows_->has_moved()) {
-    rows_->database().exec("ROLLBACK");
+    roll_back();
     return fail_group(replaced_error());
   }
   note_other_writers();
@@ -121,11 +134,21 @@ void CommitThread::commit_group() {
     commit();
   } catch (const SqliteError& error) {
     const std::exception_ptr failure = std::current_exception();
-    if (rows_ && rows_->database().in_transaction()) rows_->database().exec("ROLLBACK");
-    if (error.primary_code() != SQLITE_FULL || !retry_deletes(failure)) fail_group(failure);
+    roll_back();
+    if (error.primary_code() == SQLITE_FULL) {
+      retry_deletes(failure);
+    } else {
+      fail_group(failure);
+    }
   }
   ++groups_;
-  if (log_bytes_ >= k_checkpoint_bytes) options_.want_checkpoint();
+  if (log_bytes_ < checkpoint_at_bytes_ - k_checkpoint_bytes) {  // The log has begun again.
+    checkpoint_at_bytes_ = k_checkpoint_bytes;
+  }
+  if (log_bytes_ >= checkpoint_at_bytes_) {
+    checkpoint_at_bytes_ = log_bytes_ + k_checkpoint_bytes;
+    options_.want_checkpoint();
+  }
 }
 
 void CommitThread::execute(DatabaseRequest& request) {
@@ -144,50 +167,50 @@ void CommitThread::commit() {
     rows_->database().exec("COMMIT");
   } catch (...) {
     // It may have happened all the same. Nothing is built on this log before it is checkpointed.
-    log_is_suspect_ = true;
-    rows_.reset();
+    failed_ = true;
     throw;
   }
 }
 
-bool CommitThread::retry_deletes(std::exception_ptr failure) {
+void CommitThread::roll_back() {
+  if (!rows_->database().in_transaction()) return;
+  try {
+    rows_->database().exec("ROLLBACK");
+  } catch (const SqliteError&) {
+    failed_ = true;
+  }
+}
+
+void CommitThread::retry_deletes(const std::exception_ptr& failure) {
   Group others;
   for (DatabaseRequest* request : std::exchange(group_, {})) {
+    request->error = failure;
     (request->frees_space ? group_ : others).push_back(request);
   }
-  bool done = false;
   if (!group_.empty() && options_.release_reserve()) {
     try {
-      if (!rows_) rows_.emplace(open_());
-      watch_log();
-      rows_->database().exec("BEGIN IMMEDIATE");
+      if (!begin()) throw StorageError(Errc::busy, "commit", "", "others use the full disk's log");
       for (DatabaseRequest* request : group_) execute(*request);
       commit();
-      done = true;
     } catch (...) {
-      failure = std::current_exception();
-      if (rows_ && rows_->database().in_transaction()) rows_->database().exec("ROLLBACK");
+      fail_group(std::current_exception());
+      roll_back();
     }
   }
-  if (!done) fail_group(failure);
-  for (DatabaseRequest* request : others) {
-    request->error = failure;
-    group_.push_back(request);
-  }
-  return true;
+  group_.insert(group_.end(), others.begin(), others.end());
 }
 
 void CommitThread::fail_group(const std::exception_ptr& error) {
   for (DatabaseRequest* request : group_) request->error = error;
 }
 
-void CommitThread::answer_group() {
+void CommitThread::answer(const Group& group) {
   const TimePoint now = environment_.now();
   {
     std::lock_guard lock(latency_mutex_);
-    for (const DatabaseRequest* request : group_) latency_.record(now - request->queued_at);
+    for (const DatabaseRequest* request : group) latency_.record(now - request->queued_at);
   }
-  for (DatabaseRequest* request : std::exchange(group_, {})) request->answer();
+  for (DatabaseRequest* request : group) request->answer();
 }
 
 void CommitThread::note_other_writers() {

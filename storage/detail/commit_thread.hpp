@@ -5,8 +5,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
-#include <string>
+#include <mutex>
 
 #include <tidemark/storage/detail/database_request.hpp>
 #include <tidemark/storage/storage_stats.hpp>
@@ -65,32 +64,38 @@ class CommitThread {
   std::chrono::nanoseconds turn();
   /// Keeps the log's size in log_bytes_ after each commit.
   void watch_log();
-  /// Connected, on a log that can be trusted and is not too long. False while others are in the
-  /// way.
-  bool ready();
-  /// False while another process writes.
+  /// Connected, on a log that can be trusted and is not too long, in a transaction. False while
+  /// others are in the way.
   bool begin();
+  /// Makes the connection anew, but only to the same file.
+  void reconnect();
+  /// False while others are in the way.
+  bool prepare_log();
+  /// Answers what has waited for too long.
+  void give_up(TimePoint now);
   void commit_group();
   void execute(DatabaseRequest& request);
   void commit();
+  void roll_back();
   /// On a full disk: commits what frees space, fails the rest with `failure`.
-  bool retry_deletes(std::exception_ptr failure);
+  void retry_deletes(const std::exception_ptr& failure);
   void fail_group(const std::exception_ptr& error);
-  void answer_group();
+  void answer(const Group& group);
   void note_other_writers();
   std::chrono::nanoseconds pause_after(std::chrono::nanoseconds held) const;
 
   Environment& environment_;
   const OpenRows open_;
   const Options options_;
-  std::optional<UploadRows> rows_;
-  bool log_is_suspect_ = false;  // A COMMIT failed: no group before a whole checkpoint.
+  std::unique_ptr<UploadRows> rows_;
+  bool failed_ = false;  // A COMMIT did: no group before a new connection and a whole checkpoint.
   RequestQueue queue_;
   Group group_;
   TimePoint not_before_ = TimePoint::min();  // The write lock is left free until then.
   std::int64_t data_version_ = 0;
   TimePoint others_seen_at_ = TimePoint::min();
   std::atomic<std::uint64_t> log_bytes_{0};
+  std::uint64_t checkpoint_at_bytes_;
   std::atomic<std::uint64_t> groups_{0};
   std::atomic<std::uint64_t> checkpoints_{0};
   mutable std::mutex latency_mutex_;

@@ -11,6 +11,7 @@
 #include <tidemark/storage/detail/row_backup.hpp>
 #include <tidemark/storage/detail/schema.hpp>
 #include <tidemark/storage/detail/step_thread.hpp>
+#include <tidemark/storage/detail/store.hpp>
 #include <tidemark/storage/detail/upload_rows.hpp>
 
 namespace tidemark::detail {
@@ -73,7 +74,24 @@ Task<void> make(Storage& storage, const std::string& path) {
   if (error) std::rethrow_exception(error);
 }
 
-Task<void> create_and_fill(Storage& storage, std::filesystem::path path) {
+/// A plain copy of the database by SQLite's online backup.
+Task<void> copy_database(Store& store, const std::string& path) {
+  StepThread thread(store.environment(), "tidemark-backup");
+  auto copy = [&] {
+    const Database from = open_connection(store.options, SQLITE_OPEN_READWRITE);
+    Database to(path, SQLITE_OPEN_READWRITE);
+    sqlite3_backup* const backup = sqlite3_backup_init(to.handle(), "main", from.handle(), "main");
+    if (backup == nullptr) throw SqliteError(to.handle(), sqlite3_errcode(to.handle()), "backup");
+    sqlite3_backup_step(backup, -1);
+    const int code = sqlite3_backup_finish(backup);
+    if (code != SQLITE_OK) throw SqliteError(to.handle(), code, "backup");
+    to.exec("PRAGMA journal_mode = DELETE");  // One file, without a log beside it.
+  };
+  co_await thread.run(copy);
+}
+
+/// Makes a file at `path` that `fill` fills; what fails removes it.
+Task<void> create_and_fill(std::filesystem::path path, Task<void> fill) {
   const std::string name = path.filename().string();
   const std::string journal = name + "-journal";
   const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
@@ -83,7 +101,7 @@ Task<void> create_and_fill(Storage& storage, std::filesystem::path path) {
   co_await file.close();
   std::exception_ptr error;
   try {
-    co_await make(storage, path.string());
+    co_await std::move(fill);
     co_await folder.sync();
   } catch (...) {
     error = std::current_exception();
@@ -94,16 +112,27 @@ Task<void> create_and_fill(Storage& storage, std::filesystem::path path) {
   std::rethrow_exception(error);
 }
 
+void check_path(const std::filesystem::path& path) {
+  if (path.has_filename()) return;
+  throw StorageError(Errc::invalid_argument, k_operation, "", "the path names no file");
+}
+
 }  // namespace
 
 Task<void> back_up_rows(Storage& storage, std::filesystem::path path) {
-  std::exception_ptr error;
+  check_path(path);
+  const std::string name = path.string();
   try {
-    co_await create_and_fill(storage, std::move(path));
+    co_await create_and_fill(std::move(path), make(storage, name));
   } catch (...) {
-    error = std::current_exception();
+    throw_as_storage_error(std::current_exception(), k_operation, "");
   }
-  if (error) throw_as_storage_error(error, k_operation, "");
+}
+
+Task<void> back_up_database(Store& store, std::filesystem::path path) {
+  check_path(path);
+  const std::string name = path.string();
+  co_await create_and_fill(std::move(path), copy_database(store, name));
 }
 
 }  // namespace tidemark::detail

@@ -13,6 +13,8 @@ class StorageCore {
  public:
   explicit StorageCore(Executor& executor) : turns(executor), endings(executor) {}
 
+  Executor& executor() const { return turns.executor(); }
+
   /// On the executor.
   UploadTurns turns;
   /// Writers that end while nobody waits for their answer.

@@ -18,17 +18,21 @@ constexpr const char* k_columns =
     "SELECT upload_length, \"offset\", expires_at, upload_id, metadata, metadata_extra, "
     "created_at, is_partial, concat_partial_ids FROM uploads ";
 
+// Rows whose names are none of ours cannot be operated on; another program made them.
+#define TIDEMARK_NAMED_ROWS \
+  "upload_id NOT GLOB '*[^A-Za-z0-9_-]*' AND length(upload_id) BETWEEN 1 AND 64"
+
 // A time as SQLite counts it reads back within a millisecond, so the index only narrows the rows
-// down; the exact time decides in C++, as it does for text that SQLite cannot read.
+// down; the exact time decides in C++, as it does for text that SQLite cannot read. In the order of
+// the index, where a row number ends each entry.
 constexpr const char* k_expired =
-    "SELECT upload_length, \"offset\", expires_at, upload_id FROM uploads "
-    "WHERE " TIDEMARK_EXPIRING_ROWS
-    " AND julianday(expires_at) <= ?1 AND +upload_id > ?2 "
-    "UNION ALL "
-    "SELECT upload_length, \"offset\", expires_at, upload_id FROM uploads "
-    "WHERE " TIDEMARK_EXPIRING_ROWS
-    " AND julianday(expires_at) IS NULL AND +upload_id > ?2 "
-    "ORDER BY 4 LIMIT ?3";
+    "SELECT upload_length, \"offset\", expires_at, upload_id, rowid, julianday(expires_at) "
+    "FROM uploads WHERE " TIDEMARK_EXPIRING_ROWS " AND " TIDEMARK_NAMED_ROWS
+    " AND julianday(expires_at) BETWEEN ?1 AND ?2 ORDER BY julianday(expires_at), rowid";
+constexpr const char* k_unreadable_expiry =
+    "SELECT upload_length, \"offset\", expires_at, upload_id, rowid FROM uploads "
+    "WHERE " TIDEMARK_EXPIRING_ROWS " AND " TIDEMARK_NAMED_ROWS
+    " AND julianday(expires_at) IS NULL AND rowid > ?1 ORDER BY rowid";
 
 constexpr double k_julian_day_of_epoch = 2440587.5;
 constexpr double k_julian_slack_days = 0.01 / 86400.0;
@@ -80,10 +84,10 @@ UploadRows::UploadRows(Database database)
       find_state_(database_,
                   "SELECT upload_length, \"offset\", expires_at FROM uploads WHERE upload_id = ?1"),
       find_(database_, std::string(k_columns) + "WHERE upload_id = ?1"),
-      list_(database_, std::string(k_columns) + "WHERE upload_id > ?1 ORDER BY upload_id LIMIT ?2"),
+      list_(database_, std::string(k_columns) + "WHERE upload_id > ?1 AND " TIDEMARK_NAMED_ROWS
+                                                " ORDER BY upload_id LIMIT ?2"),
       expired_(database_, k_expired),
-      ids_(database_,
-           "SELECT upload_id FROM uploads WHERE upload_id > ?1 ORDER BY upload_id LIMIT ?2"),
+      unreadable_expiry_(database_, k_unreadable_expiry),
       reserved_(database_,
                 "SELECT COALESCE(SUM(upload_length), 0) FROM uploads "
                 "WHERE upload_length > 0 AND \"offset\" < upload_length"),
@@ -92,12 +96,15 @@ UploadRows::UploadRows(Database database)
                "UPDATE uploads SET \"offset\" = ?1, "
                "completed = (upload_length >= 0 AND ?1 >= upload_length), "
                "expires_at = CASE WHEN upload_length >= 0 AND ?1 >= upload_length THEN NULL "
-               "ELSE expires_at END WHERE upload_id = ?2 AND \"offset\" = ?3"),
+               "ELSE expires_at END WHERE upload_id = ?2 AND \"offset\" = ?3 "
+               "AND (upload_length < 0 OR ?1 <= upload_length)"),
       set_length_(database_,
                   "UPDATE uploads SET upload_length = ?1, completed = (\"offset\" >= ?1), "
                   "expires_at = CASE WHEN \"offset\" >= ?1 THEN NULL ELSE expires_at END "
                   "WHERE upload_id = ?2 AND upload_length < 0 AND \"offset\" <= ?1"),
-      set_expiry_(database_, "UPDATE uploads SET expires_at = ?1 WHERE upload_id = ?2"),
+      set_expiry_(database_,
+                  "UPDATE uploads SET expires_at = CASE WHEN upload_length >= 0 AND "
+                  "\"offset\" >= upload_length THEN NULL ELSE ?1 END WHERE upload_id = ?2"),
       set_metadata_(database_,
                     "UPDATE uploads SET metadata = ?1, metadata_extra = ?2 WHERE upload_id = ?3"),
       mark_partial_(database_, "UPDATE uploads SET is_partial = 1 WHERE upload_id = ?1"),
@@ -160,42 +167,56 @@ Upload UploadRows::read_upload(Statement& statement, const UploadId& id) {
   return upload;
 }
 
-std::vector<Upload> UploadRows::list(const std::optional<UploadId>& after, std::size_t limit) {
+RowPage UploadRows::list(const std::optional<UploadId>& after, std::size_t limit) {
   const StatementReset reset(list_);
   list_.bind(1, start_of(after));
   list_.bind(2, limit);
-  std::vector<Upload> uploads;
+  RowPage page;
   while (list_.step()) {
-    // A row that another program gave a name which is none of ours cannot be operated on.
     const std::optional<UploadId> id = UploadId::parse(list_.text(3));
-    if (id) uploads.push_back(read_upload(list_, *id));
+    if (!id) continue;
+    page.last = id;
+    try {
+      page.uploads.push_back(read_upload(list_, *id));
+    } catch (const StorageError&) {
+      page.corrupt.push_back(*id);
+    }
   }
-  return uploads;
+  return page;
 }
 
-std::vector<UploadId> UploadRows::expired(SystemTime now, const std::optional<UploadId>& after,
-                                          std::size_t limit) {
-  const StatementReset reset(expired_);
-  expired_.bind(1, julian_day(now) + k_julian_slack_days);
-  expired_.bind(2, start_of(after));
-  expired_.bind(3, limit);
+std::vector<UploadId> UploadRows::expired(SystemTime now, ExpiryCursor& cursor, std::size_t limit) {
   std::vector<UploadId> ids;
-  while (expired_.step()) {
-    const std::optional<UploadId> id = UploadId::parse(expired_.text(3));
-    if (id && read_state(expired_, id->view()).expired(now)) ids.push_back(*id);
+  if (!cursor.readable_done) {
+    const StatementReset reset(expired_);
+    expired_.bind(1, cursor.day);
+    expired_.bind(2, julian_day(now) + k_julian_slack_days);
+    while (ids.size() < limit && expired_.step()) {
+      const double day = expired_.real(5);
+      if (day == cursor.day && expired_.int64(4) <= cursor.row) continue;  // Seen before.
+      cursor.day = day;
+      add_if_expired(expired_, now, cursor, ids);
+    }
+    if (ids.size() == limit) return ids;
+    cursor = {.readable_done = true};
+  }
+  const StatementReset reset(unreadable_expiry_);
+  unreadable_expiry_.bind(1, cursor.row);
+  while (ids.size() < limit && unreadable_expiry_.step()) {
+    add_if_expired(unreadable_expiry_, now, cursor, ids);
   }
   return ids;
 }
 
-std::vector<UploadId> UploadRows::ids(const std::optional<UploadId>& after, std::size_t limit) {
-  const StatementReset reset(ids_);
-  ids_.bind(1, start_of(after));
-  ids_.bind(2, limit);
-  std::vector<UploadId> ids;
-  while (ids_.step()) {
-    if (const auto id = UploadId::parse(ids_.text(0))) ids.push_back(*id);
+void UploadRows::add_if_expired(Statement& statement, SystemTime now, ExpiryCursor& cursor,
+                                std::vector<UploadId>& ids) {
+  cursor.row = statement.int64(4);
+  const std::optional<UploadId> id = UploadId::parse(statement.text(3));
+  if (!id) return;
+  try {
+    if (read_state(statement, id->view()).expired(now)) ids.push_back(*id);
+  } catch (const StorageError&) {  // What contradicts itself stays for `sweep` to report.
   }
-  return ids;
 }
 
 std::uint64_t UploadRows::reserved_bytes() {

@@ -8,19 +8,10 @@
 
 #include <tidemark/engine/environment.hpp>
 #include <tidemark/storage/detail/database.hpp>
+#include <tidemark/storage/detail/upload_state.hpp>
 #include <tidemark/storage/storage.hpp>
 
 namespace tidemark::detail {
-
-/// What the protocols need of a row: no text, no metadata.
-struct UploadState {
-  std::uint64_t offset = 0;
-  std::optional<std::uint64_t> length;  // None while deferred.
-  std::optional<SystemTime> expires_at;
-
-  bool completed() const { return length && offset >= *length; }
-  bool expired(SystemTime now) const { return !completed() && expires_at && *expires_at <= now; }
-};
 
 /// A row to insert.
 struct NewUpload {
@@ -30,8 +21,22 @@ struct NewUpload {
   std::string metadata_json;
   std::string metadata_extra;  // Empty: NULL.
   SystemTime created_at;
-  std::optional<SystemTime> expires_at;
-  std::vector<UploadId> parts;  // Not empty for a concatenation.
+  std::optional<SystemTime> expires_at = {};
+  std::vector<UploadId> parts = {};  // Not empty for a concatenation.
+};
+
+/// Rows in the order of their ids.
+struct RowPage {
+  std::vector<Upload> uploads;
+  std::vector<UploadId> corrupt;  // Rows that contradict themselves.
+  std::optional<UploadId> last;   // Of all rows that were looked at; none: there were none.
+};
+
+/// How far a search for expired rows has come.
+struct ExpiryCursor {
+  double day = 0;        // As julianday() counts, then
+  std::int64_t row = 0;  // the row's number.
+  bool readable_done = false;
 };
 
 /// The SQL of table `uploads`, on one connection. See "Disk formats" in the README: columns are
@@ -51,12 +56,9 @@ class UploadRows {
 
   std::optional<UploadState> find_state(const UploadId& id);
   std::optional<Upload> find(const UploadId& id);
-  std::vector<Upload> list(const std::optional<UploadId>& after, std::size_t limit);
-  /// Unfinished uploads that expired at or before `now`, in id order.
-  std::vector<UploadId> expired(SystemTime now, const std::optional<UploadId>& after,
-                                std::size_t limit);
-  /// All ids, in order.
-  std::vector<UploadId> ids(const std::optional<UploadId>& after, std::size_t limit);
+  RowPage list(const std::optional<UploadId>& after, std::size_t limit);
+  /// The next unfinished uploads that expired at or before `now`; fewer than `limit` at the end.
+  std::vector<UploadId> expired(SystemTime now, ExpiryCursor& cursor, std::size_t limit);
   /// The sum of the declared lengths of unfinished uploads.
   std::uint64_t reserved_bytes();
 
@@ -74,6 +76,8 @@ class UploadRows {
  private:
   Upload read_upload(Statement& statement, const UploadId& id);
   UploadState read_state(Statement& statement, std::string_view id);
+  void add_if_expired(Statement& statement, SystemTime now, ExpiryCursor& cursor,
+                      std::vector<UploadId>& ids);
 
   Database database_;
   Statement data_version_;
@@ -81,7 +85,7 @@ class UploadRows {
   Statement find_;
   Statement list_;
   Statement expired_;
-  Statement ids_;
+  Statement unreadable_expiry_;
   Statement reserved_;
   Statement insert_;
   Statement advance_;

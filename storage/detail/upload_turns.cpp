@@ -1,7 +1,10 @@
+#include <system_error>
 #include <utility>
 
 #include <tidemark/engine/assert.hpp>
+#include <tidemark/engine/stop.hpp>
 #include <tidemark/storage/detail/upload_turns.hpp>
+#include <tidemark/storage/storage_error.hpp>
 
 namespace tidemark::detail {
 
@@ -77,6 +80,19 @@ bool UploadTurns::Turn::try_take() {
   TIDEMARK_ASSERT(guard_.owns_lock(), "a mutex that nobody waits for is free");
   shared.holder = this;
   return true;
+}
+
+Task<void> UploadTurns::Turn::take(bool newest, std::chrono::nanoseconds timeout,
+                                   const char* operation) {
+  if (try_take()) co_return;
+  Task<void> turn = newest ? take_over() : wait();
+  try {
+    co_await with_timeout(std::move(turn), timeout);
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::timed_out) throw;
+    throw StorageError(Errc::lock_timeout, operation, id_.view(),
+                       "a writer of this process has it");
+  }
 }
 
 void UploadTurns::Turn::end() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -78,6 +79,9 @@ class UploadTurns {
     Task<void> take_over();
     /// Takes the turn when nobody has it or waits for it; else false.
     bool try_take();
+    /// All of that in one: at once, else by wait() or take_over(), which end after `timeout` with a
+    /// StorageError (`lock_timeout`) of `operation`.
+    Task<void> take(bool take_over, std::chrono::nanoseconds timeout, const char* operation);
     /// Gives the turn to the next one. Nothing happens without it.
     void end();
 

@@ -1,13 +1,11 @@
 #include <algorithm>
-#include <array>
-#include <cinttypes>
-#include <cstdio>
 #include <exception>
 #include <string>
 #include <utility>
 
 #include <tidemark/engine/stop.hpp>
 #include <tidemark/io/directory.hpp>
+#include <tidemark/storage/detail/copy_file.hpp>
 #include <tidemark/storage/detail/failure.hpp>
 #include <tidemark/storage/detail/whole_upload.hpp>
 
@@ -75,13 +73,6 @@ Task<void> fill_from(Storage& storage, UploadId id, const std::vector<UploadId>&
   }
   co_await storage.sync(id);
   co_await storage.update_offset(id, total);
-}
-
-/// A name that nothing else has, in the folder where the bytes go.
-std::string temporary_name(Environment& environment) {
-  std::array<char, 32> name{};
-  std::snprintf(name.data(), name.size(), ".tidemark-%016" PRIx64, environment.random());
-  return name.data();
 }
 
 Task<void> write_stable(Directory& folder, const std::string& name, const Bytes& bytes) {

@@ -7,42 +7,33 @@
 #include <tidemark/engine/stop.hpp>
 #include <tidemark/storage/detail/failure.hpp>
 #include <tidemark/storage/detail/write_session.hpp>
+#include <tidemark/storage/storage.hpp>
 
 namespace tidemark::detail {
 namespace {
 
-/// Small enough that a stop or a take-over is heeded soon.
-constexpr std::size_t k_step_bytes = std::size_t{1} << 20;
-
-/// A task of the storage's scope, which keeps the session alive.
-Task<void> end_session(std::shared_ptr<WriteSession> session, AppendStatus status) {
-  try {
-    co_await session->end(status);
-  } catch (...) {  // The session keeps it for `close`, if that is still to come.
-  }
-}
+/// Small enough that a stop or a take-over is heeded soon. Pieces end at its multiples, so that all
+/// but the first begin aligned.
+constexpr std::size_t k_piece_bytes = std::size_t{1} << 20;
 
 }  // namespace
 
-WriteSession::WriteSession(Storage& storage, StorageCore& core, const UploadId& id,
-                           const WriterOptions& options, const char* operation)
-    : storage_(storage),
-      core_(core),
+WriteSession::WriteSession(StorageCore& core, const UploadId& id, const WriterOptions& options,
+                           const char* operation, const Limits& limits)
+    : core_(core),
       id_(id),
       options_(options),
       operation_(operation),
+      limits_(limits),
       turn_(core.turns, id, [this] { on_taken_over(); }) {}
 
 Task<void> WriteSession::open() {
   if (options_.offset && *options_.offset > Storage::k_max_length) {
     throw StorageError(Errc::invalid_argument, operation_, id_.view(), "no offset is so large");
   }
-  const AsyncMutex::Guard step = co_await step_.lock();
-  if (options_.take_over) {
-    co_await turn_.take_over();
-  } else {
-    co_await turn_.wait();
-  }
+  const AsyncMutex::Guard step = step_.try_lock();
+  TIDEMARK_ASSERT(step.owns_lock(), "a session is opened first of all");
+  co_await turn_.take(options_.take_over, limits_.lock_timeout, operation_);
   try {
     co_await begin();
   } catch (...) {
@@ -52,14 +43,14 @@ Task<void> WriteSession::open() {
 }
 
 Task<void> WriteSession::begin() {
-  const std::optional<Upload> upload = co_await storage_.get_upload(id_);
-  if (!upload) throw StorageError(Errc::not_found, operation_, id_.view(), "");
-  if (upload->completed) throw StorageError(Errc::already_complete, operation_, id_.view(), "");
-  if (upload->expires_at && *upload->expires_at <= executor().environment().system_now()) {
+  Environment& environment = executor().environment();
+  const UploadState state = co_await hold(later(environment.now(), limits_.lock_timeout));
+  if (state.completed()) throw StorageError(Errc::already_complete, operation_, id_.view(), "");
+  if (state.expired(environment.system_now())) {
     throw StorageError(Errc::expired, operation_, id_.view(), "");
   }
-  length_ = upload->length;
-  committed_ = written_ = upload->offset;
+  length_ = state.length;
+  committed_ = written_ = state.offset;
   if (turn_.is_taken_over()) {
     core_.count([](StorageStats& stats) { ++stats.take_overs; });
     taken_over_.request_stop();
@@ -70,32 +61,73 @@ Task<void> WriteSession::begin() {
   }
 }
 
-Task<bool> WriteSession::write(std::span<const std::byte> bytes) {
-  const AsyncMutex::Guard step = co_await without_stop(step_.lock());
-  if (has_ended()) co_return false;
-  const std::uint64_t end = length_.value_or(Storage::k_max_length);
-  TIDEMARK_ASSERT(written_ <= end, "no byte is written beyond the length");
-  if (bytes.size() > end - written_) {
+Task<AppendResult> WriteSession::append(std::span<const std::byte> bytes) {
+  ends_with_write_ = true;
+  co_await write(bytes);
+  co_return co_await close();
+}
+
+bool WriteSession::accepts(std::uint64_t bytes) {
+  if (has_ended()) return false;
+  const std::uint64_t end = length_.value_or(limits_.max_length);
+  TIDEMARK_ASSERT(written_ <= end || !length_, "no byte is written beyond the length");
+  if (written_ > end || bytes > end - written_) {
     core_.count([](StorageStats& stats) { ++stats.errors; });
     throw StorageError(Errc::length_exceeded, operation_, id_.view(), "");
   }
-  const AppendStatus status = co_await write_steps(bytes);
+  return true;
+}
+
+Task<bool> WriteSession::write(std::span<const std::byte> bytes) {
+  const AsyncMutex::Guard step = co_await without_stop(step_.lock());
+  if (!accepts(bytes.size())) co_return false;
+  co_return co_await write_all(bytes);
+}
+
+Task<bool> WriteSession::write(Buffer buffer) {
+  AsyncMutex::Guard step = co_await without_stop(step_.lock());
+  const std::stop_token owner = co_await current_stop_token();
+  if (!accepts(buffer.size())) co_return false;
+  if (owner.stop_requested()) {
+    co_await without_stop(finish(AppendStatus::canceled, options_.checksum == nullptr));
+    co_return false;
+  }
+  in_flight_bytes_ = buffer.size();
+  core_.endings.spawn(write_behind(shared_from_this(), std::move(step), std::move(buffer)));
+  co_return true;
+}
+
+Task<void> WriteSession::write_behind(std::shared_ptr<WriteSession> session, AsyncMutex::Guard step,
+                                      Buffer buffer) {
+  try {
+    co_await session->write_all(buffer.bytes());
+  } catch (...) {  // The session keeps it for the next operation.
+  }
+  session->in_flight_bytes_ = 0;
+  step.unlock();
+}
+
+Task<bool> WriteSession::write_all(std::span<const std::byte> bytes) {
+  const AppendStatus status = co_await write_pieces(bytes);
   if (status == AppendStatus::committed) co_return true;
   co_await without_stop(finish(status, options_.checksum == nullptr));
   co_return false;
 }
 
-Task<AppendStatus> WriteSession::write_steps(std::span<const std::byte> bytes) {
+Task<AppendStatus> WriteSession::write_pieces(std::span<const std::byte> bytes) {
   const std::stop_token owner = co_await current_stop_token();
   const std::stop_token newer = taken_over_.get_token();
   bool canceled = false;
   while (!bytes.empty() && !canceled && !owner.stop_requested() && !newer.stop_requested()) {
-    const auto part = bytes.first(std::min(bytes.size(), k_step_bytes));
+    const std::size_t room = k_piece_bytes - static_cast<std::size_t>(written_ % k_piece_bytes);
+    const auto piece = bytes.first(std::min(bytes.size(), room));
+    const bool alone = ends_with_write_ && piece.size() == bytes.size() && written_ == committed_;
     try {
-      co_await with_stop(storage_.write_chunk(id_, written_, part), newer);
-      if (options_.checksum != nullptr) options_.checksum->update(part);
-      written_ += part.size();
-      bytes = bytes.subspan(part.size());
+      co_await write_piece(written_, piece, alone && options_.checksum == nullptr);
+      if (options_.checksum != nullptr) options_.checksum->update(piece);
+      written_ += piece.size();
+      in_flight_bytes_ -= std::min<std::uint64_t>(in_flight_bytes_, piece.size());
+      bytes = bytes.subspan(piece.size());
     } catch (...) {
       canceled = is_canceled(std::current_exception());
       if (!canceled) {
@@ -119,7 +151,8 @@ Task<AppendResult> WriteSession::commit() {
     }
   }
   if (failure_) std::rethrow_exception(failure_);
-  co_return result_.value_or(AppendResult{AppendStatus::committed, committed_, is_complete()});
+  const bool complete = length_ && committed_ >= *length_;
+  co_return result_.value_or(AppendResult{AppendStatus::committed, committed_, complete});
 }
 
 Task<AppendResult> WriteSession::close() {
@@ -134,38 +167,36 @@ Task<AppendResult> WriteSession::close() {
 }
 
 void WriteSession::abandon() {
-  core_.endings.spawn(end_session(shared_from_this(), AppendStatus::committed));
+  core_.endings.spawn(end(shared_from_this(), AppendStatus::committed));
 }
 
-Task<void> WriteSession::end(AppendStatus status) {
-  const AsyncMutex::Guard step = co_await without_stop(step_.lock());
-  if (!has_ended()) co_await finish(status, options_.checksum == nullptr);
+Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, AppendStatus status) {
+  const AsyncMutex::Guard step = co_await without_stop(session->step_.lock());
+  if (session->has_ended()) co_return;
+  try {
+    co_await session->finish(status, session->options_.checksum == nullptr);
+  } catch (...) {  // The session keeps it for `close`, if that is still to come.
+  }
 }
 
 void WriteSession::on_taken_over() {
   const std::shared_ptr<WriteSession> self = shared_from_this();
   core_.count([](StorageStats& stats) { ++stats.take_overs; });
   taken_over_.request_stop();
-  core_.endings.spawn(end_session(self, AppendStatus::taken_over));
+  core_.endings.spawn(end(self, AppendStatus::taken_over));
 }
 
 Task<void> WriteSession::commit_written() {
   TIDEMARK_ASSERT(turn_.has_turn(), "who commits has the turn");
   if (written_ == committed_) co_return;
-  // Durability::ordered is answered as `full`: the backend's own operations tell no more.
-  if (options_.durability != Durability::none) co_await storage_.sync(id_);
-  const bool moved = co_await storage_.update_offset_atomic(id_, committed_, written_);
-  if (!moved || !length_) {
-    // A deferred length may have been told meanwhile.
-    const std::optional<Upload> upload = co_await storage_.get_upload(id_);
-    if (!upload) throw StorageError(Errc::not_found, operation_, id_.view(), "deleted meanwhile");
-    length_ = upload->length;
-    if (!moved) {
-      core_.count([](StorageStats& stats) { ++stats.conflicts; });
-      result_ = AppendResult{AppendStatus::offset_conflict, upload->offset, upload->completed};
-      turn_.end();
-      co_return;
-    }
+  const OffsetMove commit = co_await commit_to(committed_, written_);
+  length_ = commit.now.length;
+  if (!commit.moved) {
+    core_.count([](StorageStats& stats) { ++stats.conflicts; });
+    result_ =
+        AppendResult{AppendStatus::offset_conflict, commit.now.offset, commit.now.completed()};
+    leave();
+    co_return;
   }
   const std::uint64_t bytes = written_ - std::exchange(committed_, written_);
   core_.count([&](StorageStats& stats) {
@@ -185,13 +216,20 @@ Task<void> WriteSession::finish(AppendStatus status, bool keep) {
       throw;
     }
   }
-  if (!result_) result_ = AppendResult{status, committed_, is_complete()};
-  turn_.end();
+  if (!result_) {
+    result_ = AppendResult{status, committed_, length_ && committed_ >= *length_};
+  }
+  leave();
 }
 
 void WriteSession::fail() {
   failure_ = std::current_exception();
   if (!is_canceled(failure_)) core_.count([](StorageStats& stats) { ++stats.errors; });
+  leave();
+}
+
+void WriteSession::leave() {
+  let_go();
   turn_.end();
 }
 

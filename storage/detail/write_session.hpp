@@ -1,72 +1,114 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
 #include <stop_token>
 
 #include <tidemark/engine/async_mutex.hpp>
+#include <tidemark/io/buffer.hpp>
 #include <tidemark/storage/append.hpp>
 #include <tidemark/storage/detail/storage_core.hpp>
-#include <tidemark/storage/storage.hpp>
+#include <tidemark/storage/detail/upload_state.hpp>
+#include <tidemark/storage/upload_id.hpp>
 
 namespace tidemark::detail {
 
-/// One writer's hold on an upload, built on a backend's own operations: what Storage::append and
-/// Storage::open_writer are by default. It outlives the writer while its end goes on.
+/// One writer's hold on an upload: what Storage::append and Storage::open_writer do on any backend.
+/// It outlives the writer while its end goes on.
 ///
-/// Bytes go to write_chunk in steps, above the committed offset, and become part of the upload by
-/// update_offset_atomic after a sync. So an end at any point leaves the contiguous bytes of whole
-/// steps, or nothing new when there is a checksum.
+/// Bytes are written in pieces above the committed offset, and become part of the upload by
+/// commit_to. So an end at any point leaves the contiguous bytes of whole pieces, or nothing new
+/// when there is a checksum.
 ///
 /// Thread safety: the tasks run on the storage's executor, one at a time; `abandon` in any thread.
 /// Lifetime: owned by shared pointers only.
 class WriteSession : public std::enable_shared_from_this<WriteSession> {
  public:
-  WriteSession(Storage& storage, StorageCore& core, const UploadId& id,
-               const WriterOptions& options, const char* operation);
+  struct Limits {
+    std::chrono::nanoseconds lock_timeout = std::chrono::nanoseconds::max();
+    std::uint64_t max_length = std::numeric_limits<std::int64_t>::max();  // Of a deferred length.
+  };
 
-  Executor& executor() const { return storage_.executor(); }
+  /// `operation` names it in errors.
+  WriteSession(StorageCore& core, const UploadId& id, const WriterOptions& options,
+               const char* operation, const Limits& limits);
+  virtual ~WriteSession() = default;
+  WriteSession(const WriteSession&) = delete;
+  WriteSession& operator=(const WriteSession&) = delete;
+
+  Executor& executor() const { return core_.turns.executor(); }
 
   /// Waits for the upload's turn and checks that it can be written. First of all, once; after an
   /// error the session is over.
   Task<void> open();
+  /// write and close in one.
+  Task<AppendResult> append(std::span<const std::byte> bytes);
   // As in UploadWriter.
   Task<bool> write(std::span<const std::byte> bytes);
+  Task<bool> write(Buffer buffer);
   Task<AppendResult> commit();
   Task<AppendResult> close();
-  std::uint64_t offset() const { return written_; }
+  std::uint64_t offset() const { return written_ + in_flight_bytes_; }
   std::stop_token stop_token() const { return taken_over_.get_token(); }
+
+  bool has_ended() const { return result_ || failure_; }
+  bool is_complete() const { return length_ && written_ >= *length_; }
+  std::uint64_t uncommitted_bytes() const { return written_ - committed_; }
 
   /// A close that nobody waits for.
   void abandon();
-  /// Ends it, unless it has ended. For the tasks that abandon and a take-over start.
-  Task<void> end(AppendStatus status);
+
+ protected:
+  const UploadId& id() const { return id_; }
+  const WriterOptions& options() const { return options_; }
+  const char* operation() const { return operation_; }
+
+  /// In its turn: takes what else guards the upload, and tells where it stands. Throws `not_found`.
+  virtual Task<UploadState> hold(TimePoint deadline) = 0;
+  /// Writes all of `bytes`. `alone`: the commit that follows at once covers nothing else.
+  virtual Task<void> write_piece(std::uint64_t offset, std::span<const std::byte> bytes,
+                                 bool alone) = 0;
+  /// Makes what was written stable and moves the offset, unless it stands elsewhere.
+  virtual Task<OffsetMove> commit_to(std::uint64_t from, std::uint64_t to) = 0;
+  /// Gives back what `hold` took. Also when that failed.
+  virtual void let_go() noexcept = 0;
 
  private:
-  bool has_ended() const { return result_ || failure_; }
-  bool is_complete() const { return length_ && committed_ >= *length_; }
-  void on_taken_over();
   Task<void> begin();
-  Task<AppendStatus> write_steps(std::span<const std::byte> bytes);
+  /// Whether so many bytes can be taken now; throws `length_exceeded` when there is no room.
+  bool accepts(std::uint64_t bytes);
+  Task<bool> write_all(std::span<const std::byte> bytes);
+  Task<AppendStatus> write_pieces(std::span<const std::byte> bytes);
   Task<void> commit_written();
   Task<void> finish(AppendStatus status, bool keep);
   /// In a catch block: the error that is in flight ends the session.
   void fail();
+  /// Others may have the upload from now on.
+  void leave();
+  void on_taken_over();
 
-  Storage& storage_;
+  static Task<void> end(std::shared_ptr<WriteSession> session, AppendStatus status);
+  static Task<void> write_behind(std::shared_ptr<WriteSession> session, AsyncMutex::Guard step,
+                                 Buffer buffer);
+
   StorageCore& core_;
   const UploadId id_;
   const WriterOptions options_;
   const char* const operation_;
+  const Limits limits_;
   std::stop_source taken_over_;
   UploadTurns::Turn turn_;
   AsyncMutex step_;  // A take-over or the writer's end may come while the owner's operation runs.
+  bool ends_with_write_ = false;
   std::optional<std::uint64_t> length_;
   std::uint64_t committed_ = 0;
   std::uint64_t written_ = 0;
+  std::uint64_t in_flight_bytes_ = 0;
   std::optional<AppendResult> result_;  // Once ended: the answer of close,
   std::exception_ptr failure_;          // or its error.
 };

@@ -3,6 +3,7 @@
 #include <array>
 
 #include <tidemark/engine/sync_wait.hpp>
+#include <tidemark/storage/sqlite_storage.hpp>
 
 #include "driver_fixture.hpp"
 #include "memory_storage.hpp"
@@ -13,6 +14,13 @@ namespace {
 
 Task<std::unique_ptr<Storage>> open_memory(Engine& engine, std::filesystem::path) {
   co_return std::make_unique<MemoryStorage>(engine.executor());
+}
+
+Task<std::unique_ptr<Storage>> open_sqlite(Engine& engine, std::filesystem::path folder) {
+  StorageOptions options;
+  options.db_path = folder / "uploads.db";
+  options.upload_dir = folder / "uploads";
+  co_return co_await SQLiteStorage::open(engine, std::move(options));
 }
 
 /// Closes the storage also after a scenario that failed.
@@ -29,7 +37,8 @@ class ClosedStorage {
 }  // namespace
 
 std::span<const Backend> backends() {
-  static constexpr std::array k_backends{Backend{"memory", &open_memory}};
+  static constexpr std::array k_backends{Backend{"memory", &open_memory},
+                                         Backend{"sqlite", &open_sqlite}};
   return k_backends;
 }
 

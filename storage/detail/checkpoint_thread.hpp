@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+
+#include <tidemark/engine/environment.hpp>
+#include <tidemark/storage/detail/database.hpp>
+#include <tidemark/storage/detail/reserve_file.hpp>
+
+namespace tidemark::detail {
+
+/// Copies the write-ahead log into the database beside the commits, when asked to, and sets disk
+/// space aside again that a full disk took. What it cannot do now it tries when asked again.
+///
+/// Thread safety: `wake` from any thread.
+class CheckpointThread {
+ public:
+  CheckpointThread(Environment& environment, Database database, ReserveFile& reserve);
+
+  void wake() { thread_->wake(); }
+
+ private:
+  std::chrono::nanoseconds turn();
+
+  Database database_;
+  ReserveFile& reserve_;
+  bool begun_ = false;                  // The first turn comes without a wake.
+  std::unique_ptr<TurnThread> thread_;  // Last: its turns use the members above.
+};
+
+}  // namespace tidemark::detail

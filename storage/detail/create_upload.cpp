@@ -1,0 +1,129 @@
+#include <exception>
+#include <string>
+#include <utility>
+
+#include <tidemark/engine/stop.hpp>
+#include <tidemark/storage/detail/upload_files.hpp>
+
+namespace tidemark::detail {
+namespace {
+
+constexpr const char* k_operation = "create";
+
+/// Sets blocks aside for `length` bytes, and sees that enough stays free beside them.
+Task<void> reserve_blocks(Store& store, const NewUpload& upload, File& file) {
+  const std::uint64_t length = upload.length.value_or(0);
+  const FilesystemStatus disk = co_await store.folder.filesystem();
+  const std::uint64_t kept = store.options.min_free_bytes;
+  if (disk.free_bytes < kept || disk.free_bytes - kept < length) {
+    throw StorageError(Errc::no_space, k_operation, upload.id.view(),
+                       std::to_string(disk.free_bytes) + " bytes are free");
+  }
+  if (length > 0) co_await file.allocate(length);
+}
+
+/// Removes a file that make_file made.
+Task<void> discard(Store& store, UploadId id, FileLock& file) {
+  co_await store.folder.unlink(id.c_str());
+  co_await file.close();
+}
+
+/// Inserts the row of a file that is stable, and marks its parts.
+Task<void> insert_row(Store& store, const NewUpload& upload, const char* operation) {
+  auto work = [&](UploadRows& rows) {
+    const std::optional<std::uint64_t>& most = store.options.max_reserved_bytes;
+    const bool unfinished = upload.length && upload.offset < *upload.length;
+    if (most && unfinished) {
+      const std::uint64_t reserved = rows.reserved_bytes();
+      if (reserved > *most || *upload.length > *most - reserved) {
+        throw StorageError(Errc::quota_exceeded, operation, upload.id.view(),
+                           std::to_string(reserved) + " bytes are reserved");
+      }
+    }
+    if (!rows.insert(upload)) {
+      throw StorageError(Errc::already_exists, operation, upload.id.view(), "");
+    }
+    for (const UploadId& part : upload.parts) rows.mark_partial(part);
+  };
+  co_await store.commits->run(work);
+}
+
+}  // namespace
+
+void check_metadata(const Store& store, const UploadId& id, std::string_view json,
+                    std::string_view extra) {
+  if (json.size() + extra.size() > store.options.max_metadata_bytes) {
+    throw StorageError(Errc::quota_exceeded, "set metadata", id.view(),
+                       "more than max_metadata_bytes of metadata");
+  }
+}
+
+NewUpload new_row(const Store& store, const UploadId& id, std::optional<std::uint64_t> length,
+                  const Metadata& metadata, std::optional<SystemTime> expires_at) {
+  if (length > Storage::k_max_length) {
+    throw StorageError(Errc::invalid_argument, k_operation, id.view(), "no length is so large");
+  }
+  if (length > store.options.max_upload_bytes) {
+    throw StorageError(Errc::quota_exceeded, k_operation, id.view(), "more than max_upload_bytes");
+  }
+  NewUpload upload{.id = id,
+                   .length = length,
+                   .metadata_json = metadata.to_json(),
+                   .metadata_extra = metadata.to_extra_json(),
+                   .created_at = store.environment().system_now()};
+  check_metadata(store, id, upload.metadata_json, upload.metadata_extra);
+  if (length != 0u) upload.expires_at = expires_at;  // What is complete never expires.
+  return upload;
+}
+
+Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
+  const std::optional<UploadState> taken = co_await store.find_state(id);
+  if (taken) throw StorageError(Errc::already_exists, operation, id.view(), "");
+  // O_EXCL would say no more: a file without a row is a leftover, and one with a row is found out
+  // under its lock.
+  FileLock lock = co_await FileLock::open(store.folder, id.c_str(), Directory::Open::always,
+                                          store.lock_deadline());
+  const FileStatus status = co_await lock.file().status();
+  if (status.size > 0) {
+    const std::optional<UploadState> row = co_await store.find_state(id);
+    if (row) throw StorageError(Errc::already_exists, operation, id.view(), "");
+    co_await lock.file().truncate(0);
+  }
+  co_return lock;
+}
+
+Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Task<void> fill,
+                      const char* operation) {
+  bool keep_file = false;
+  std::exception_ptr error;
+  try {
+    co_await std::move(fill);
+    if (store.options.durability != Durability::none) co_await store.names.sync();
+    // A COMMIT that failed may still come to be: never leave a row without its bytes.
+    keep_file = upload.offset > 0;
+    co_await insert_row(store, upload, operation);
+  } catch (const StorageError& thrown) {
+    keep_file = keep_file || thrown.code() == Errc::already_exists;  // It is that upload's.
+    error = std::current_exception();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error) {
+    if (!keep_file) co_await without_stop(discard(store, upload.id, file));
+    std::rethrow_exception(error);
+  }
+  const FileStatus status = co_await file.file().status();
+  if (store.options.durability != Durability::none) {
+    store.stable.note(upload.id, status, upload.offset);
+  }
+  store.core.count([](StorageStats& stats) { ++stats.uploads_created; });
+}
+
+Task<void> create(Store& store, NewUpload upload) {
+  UploadTurns::Turn turn(store.core.turns, upload.id);
+  co_await turn.take(false, store.options.lock_timeout, k_operation);
+  FileLock file = co_await make_file(store, upload.id, k_operation);
+  co_await add_upload(store, upload, file, reserve_blocks(store, upload, file.file()), k_operation);
+}
+
+}  // namespace tidemark::detail

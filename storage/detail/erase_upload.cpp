@@ -1,0 +1,96 @@
+#include <algorithm>
+#include <list>
+#include <system_error>
+
+#include <tidemark/engine/assert.hpp>
+#include <tidemark/storage/detail/upload_files.hpp>
+
+namespace tidemark::detail {
+namespace {
+
+/// Each holds a descriptor and a lock for a moment.
+constexpr std::size_t k_batch_uploads = 64;
+
+/// An expired upload on its way out.
+struct Leaving {
+  Leaving(Store& store, const UploadId& which)
+      : id(which), turn(store.core.turns, which), held(store, which, "cleanup") {}
+
+  const UploadId id;
+  UploadTurns::Turn turn;
+  HeldUpload held;
+  bool gone = false;
+};
+using Batch = std::list<Leaving>;
+
+/// Takes what of `ids` nobody else has.
+Task<void> take_free(Store& store, const std::vector<UploadId>& ids, Batch& batch) {
+  for (const UploadId& id : ids) {
+    Leaving& leaving = batch.emplace_back(store, id);
+    bool free = leaving.turn.try_take();
+    if (free) {
+      try {
+        co_await leaving.held.lock(TimePoint::min());
+      } catch (const StorageError&) {  // Locked, or no file: an operation on it will say so.
+        free = false;
+      }
+    }
+    if (!free) batch.pop_back();
+  }
+}
+
+Task<void> erase_rows(Store& store, Batch& batch, SystemTime now) {
+  auto work = [&](UploadRows& rows) {
+    for (Leaving& leaving : batch) {
+      // Again, now that nobody can change it.
+      const std::optional<UploadState> state = rows.find_state(leaving.id);
+      leaving.gone = state && state->expired(now) && rows.erase(leaving.id);
+    }
+  };
+  if (!batch.empty()) co_await store.commits->run_delete(work);
+}
+
+}  // namespace
+
+Task<void> erase_file(Store& store, const UploadId& id, HeldUpload& held) {
+  co_await store.folder.unlink(id.c_str());
+  if (held.file().is_open()) co_await held.close();
+  store.stable.forget(id);
+  store.core.turns.note_move(id);
+  store.core.count([](StorageStats& stats) { ++stats.uploads_deleted; });
+}
+
+Task<void> erase(Store& store, UploadId id) {
+  UploadTurns::Turn turn(store.core.turns, id);
+  co_await turn.take(false, store.options.lock_timeout, "delete");
+  HeldUpload held(store, id, "delete");
+  try {
+    co_await held.lock(store.lock_deadline());
+  } catch (const StorageError& error) {
+    if (error.code() != Errc::corrupt) throw;  // What is no file has no lock either.
+  }
+  auto work = [&id](UploadRows& rows) { return rows.erase(id); };
+  const bool existed = co_await store.commits->run_delete(work);
+  if (existed || held.file().is_open()) co_await erase_file(store, id, held);
+}
+
+Task<std::size_t> erase_expired(Store& store) {
+  const SystemTime now = store.environment().system_now();
+  std::size_t count = 0;
+  ExpiryCursor cursor;
+  while (true) {
+    auto find = [&](UploadRows& rows) { return rows.expired(now, cursor, k_batch_uploads); };
+    const std::vector<UploadId> ids = co_await store.reads->run(find);
+    if (ids.empty()) co_return count;
+    Batch batch;
+    co_await take_free(store, ids, batch);
+    co_await erase_rows(store, batch, now);
+    for (Leaving& leaving : batch) {
+      if (!leaving.gone) continue;
+      co_await erase_file(store, leaving.id, leaving.held);
+      ++count;
+    }
+  }
+}
+
+}  // namespace tidemark::detail

@@ -1,0 +1,90 @@
+#include <algorithm>
+#include <cstdint>
+
+#include <tidemark/storage/detail/failure.hpp>
+#include <tidemark/storage/detail/file_session.hpp>
+
+namespace tidemark::detail {
+namespace {
+
+/// Below this the page cache and a shared sync are cheaper (measured: 4 KiB x 64 uploads, 36 k/s
+/// against 7 k/s); from here on writes past it are (64 KiB x 64: 12 k/s against 10 k/s).
+constexpr std::size_t k_min_direct_bytes = std::size_t{64} << 10;
+
+/// The part of a piece at `offset` that can be written past the page cache.
+struct Direct {
+  std::size_t head = 0;    // Bytes before it.
+  std::size_t middle = 0;  // 0: nothing is.
+
+  Direct(std::uint64_t offset, std::size_t size) {
+    const std::uint64_t down = offset % k_direct_alignment;
+    const auto before = static_cast<std::size_t>(down == 0 ? 0 : k_direct_alignment - down);
+    const std::size_t whole = size < before ? 0 : (size - before) / k_direct_alignment;
+    if (whole * k_direct_alignment < k_min_direct_bytes) return;
+    head = before;
+    middle = whole * k_direct_alignment;
+  }
+};
+
+WriteSession::Limits limits_of(const StorageOptions& options) {
+  return {.lock_timeout = options.lock_timeout, .max_length = options.max_upload_bytes};
+}
+
+}  // namespace
+
+FileSession::FileSession(Store& store, const UploadId& id, const WriterOptions& options,
+                         const char* operation)
+    : WriteSession(store.core, id, options, operation, limits_of(store.options)),
+      store_(store),
+      durability_(options.durability.value_or(store.options.durability)),
+      held_(store, id, operation) {}
+
+Task<UploadState> FileSession::hold(TimePoint deadline) {
+  const Store::Running running(store_);
+  try {
+    co_return co_await held_.take(deadline);
+  } catch (...) {
+    throw_as_storage_error(std::current_exception(), operation(), id().view());
+  }
+}
+
+Task<void> FileSession::write_piece(std::uint64_t offset, std::span<const std::byte> bytes,
+                                    bool alone) {
+  const Store::Running running(store_);
+  const Direct direct(offset, bytes.size());
+  const auto middle = bytes.subspan(direct.head, direct.middle);
+  const auto rest = bytes.subspan(direct.head + direct.middle);
+  const bool stable = alone && middle.size() == bytes.size() && held_.is_prefix_stable() &&
+                      durability_ != Durability::none;
+  try {
+    if (direct.head > 0) co_await held_.file().write_at(offset, bytes.first(direct.head));
+    if (!middle.empty()) co_await write_direct(offset + direct.head, middle, stable);
+    if (!rest.empty()) co_await held_.file().write_at(offset + bytes.size() - rest.size(), rest);
+  } catch (...) {
+    throw_as_storage_error(std::current_exception(), operation(), id().view());
+  }
+  held_.wrote(offset + bytes.size(), stable);
+}
+
+Task<void> FileSession::write_direct(std::uint64_t offset, std::span<const std::byte> bytes,
+                                     bool stable) {
+  const WriteMode mode = stable ? WriteMode::direct_stable : WriteMode::direct;
+  Buffer copy;
+  if (reinterpret_cast<std::uintptr_t>(bytes.data()) % k_direct_memory_alignment != 0) {
+    copy = co_await store_.copies.acquire(bytes.size());
+    std::copy(bytes.begin(), bytes.end(), copy.data());
+    bytes = copy.bytes();
+  }
+  co_await held_.file().write_at(offset, bytes, mode);
+}
+
+Task<OffsetMove> FileSession::commit_to(std::uint64_t from, std::uint64_t to) {
+  const Store::Running running(store_);
+  try {
+    co_return co_await held_.commit(from, to, durability_);
+  } catch (...) {
+    throw_as_storage_error(std::current_exception(), operation(), id().view());
+  }
+}
+
+}  // namespace tidemark::detail

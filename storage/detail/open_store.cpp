@@ -1,0 +1,96 @@
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include <sqlite3.h>
+
+#include <tidemark/engine/sleep_for.hpp>
+#include <tidemark/storage/detail/open_store.hpp>
+#include <tidemark/storage/detail/schema.hpp>
+#include <tidemark/storage/detail/step_thread.hpp>
+
+namespace tidemark::detail {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr const char* k_operation = "open";
+constexpr std::chrono::nanoseconds k_busy_pause = 5ms;
+
+[[noreturn]] void refuse(Errc code, const std::filesystem::path& path, const char* why) {
+  throw StorageError(code, k_operation, "", "'" + path.string() + "': " + why);
+}
+
+/// Switches the database to a write-ahead log, which stays so.
+void use_log(Database& database, const std::filesystem::path& path) {
+  Statement mode(database, "PRAGMA journal_mode = WAL");
+  const bool answered = mode.step();
+  if (!answered || mode.text(0) != "wal")
+    refuse(Errc::io_error, path, "it takes no write-ahead log");
+}
+
+/// Makes or migrates the database; it blocks. Throws SqliteError (busy) while others lock it.
+void prepare(const StorageOptions& options) {
+  Database database = open_connection(options, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+  if (sqlite3_db_readonly(database.handle(), "main") == 1) {
+    refuse(Errc::io_error, options.db_path, "it can only be read");
+  }
+  create_schema(database);
+  use_log(database, options.db_path);
+  // What a crash left in the log need not be read again; others may be using it.
+  sqlite3_wal_checkpoint_v2(database.handle(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr,
+                            nullptr);
+}
+
+Task<Directory> open_folder(std::filesystem::path path, const StorageOptions& options) {
+  Directory folder = co_await Directory::open(path, true);
+  const FilesystemStatus status = co_await folder.filesystem();
+  if (status.is_network && !options.allow_network_filesystem) {
+    refuse(Errc::invalid_argument, path, "it is on a network file system");
+  }
+  co_return folder;
+}
+
+/// Runs `step` until no other process is in its way.
+template <class Step>
+Task<void> run_until_free(StepThread& thread, Environment& environment,
+                          const StorageOptions& options, Step& step) {
+  const TimePoint deadline = later(environment.now(), options.commit_timeout);
+  while (true) {
+    try {
+      co_await thread.run(step);
+      co_return;
+    } catch (const SqliteError& error) {
+      if (error.errc() != Errc::busy || environment.now() >= deadline) throw;
+    }
+    co_await sleep_for(k_busy_pause);
+  }
+}
+
+}  // namespace
+
+Task<std::unique_ptr<Store>> open_store(StorageCore& core, StorageOptions options,
+                                        std::size_t bytes_in_flight) {
+  Environment& environment = core.executor().environment();
+  Directory uploads = co_await open_folder(options.upload_dir, options);
+  std::filesystem::path parent = options.db_path.parent_path();
+  if (parent.empty()) parent = ".";
+  Directory above = co_await open_folder(std::move(parent), options);
+  StepThread thread(environment, "tidemark-open");
+  auto store = std::make_unique<Store>(core, options, std::move(uploads), bytes_in_flight);
+  auto prepare_database = [&] { prepare(options); };
+  co_await run_until_free(thread, environment, options, prepare_database);
+  auto connect = [&] { store->start_threads(); };
+  co_await run_until_free(thread, environment, options, connect);
+  co_await above.sync();
+  co_return store;
+}
+
+Task<void> close_store(Store& store) {
+  StepThread thread(store.environment(), "tidemark-close");
+  auto stop = [&] { store.stop_threads(); };
+  co_await thread.run(stop);
+}
+
+}  // namespace tidemark::detail

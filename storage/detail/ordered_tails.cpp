@@ -1,0 +1,135 @@
+#include <exception>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <tidemark/engine/sleep_for.hpp>
+#include <tidemark/engine/stop.hpp>
+#include <tidemark/storage/detail/file_session.hpp>
+#include <tidemark/storage/detail/ordered_tails.hpp>
+
+namespace tidemark::detail {
+namespace {
+
+Task<void> sleep(std::chrono::nanoseconds duration) {
+  try {
+    co_await sleep_for(duration);
+  } catch (const std::system_error&) {  // Earlier, then.
+  }
+}
+
+}  // namespace
+
+Task<AppendResult> OrderedTails::append(UploadId id, std::uint64_t offset,
+                                        std::span<const std::byte> bytes) {
+  while (true) {
+    const std::optional<AppendResult> result = co_await append_to(tail_of(id), offset, bytes);
+    if (result) co_return *result;
+  }
+}
+
+OrderedTails::TailPtr OrderedTails::tail_of(const UploadId& id) {
+  TailPtr& tail = tails_[id];
+  if (!tail) tail = std::make_shared<Tail>(id);
+  return tail;
+}
+
+/// Nothing when the tail was settled before it could take the bytes.
+Task<std::optional<AppendResult>> OrderedTails::append_to(TailPtr tail, std::uint64_t offset,
+                                                          std::span<const std::byte> bytes) {
+  const AsyncMutex::Guard guard = co_await tail->mutex.lock();
+  if (tail->over) co_return std::nullopt;
+  const bool first = tail->session == nullptr;
+  if (first) co_await open(*tail, offset);
+  WriteSession& session = *tail->session;
+  if (session.has_ended()) {  // At another offset from the start, or taken over since.
+    const AppendResult result = co_await end(*tail);
+    if (first) co_return result;
+    co_return std::nullopt;
+  }
+  if (session.offset() != offset) {
+    store_.core.count([](StorageStats& stats) { ++stats.conflicts; });
+    co_return AppendResult{AppendStatus::offset_conflict, session.offset(), false};
+  }
+  std::exception_ptr error;
+  try {
+    co_await session.write(bytes);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error && session.has_ended()) forget(*tail);
+  if (error) {
+    if (!session.has_ended()) settle_later(tail);
+    std::rethrow_exception(error);
+  }
+  if (session.has_ended() || session.is_complete()) co_return co_await end(*tail);
+  store_.core.turns.note_move(tail->id);
+  settle_later(tail);
+  co_return AppendResult{AppendStatus::committed, session.offset(), false};
+}
+
+Task<void> OrderedTails::open(Tail& tail, std::uint64_t offset) {
+  const WriterOptions options{.offset = offset, .durability = Durability::full};
+  auto session = std::make_shared<FileSession>(store_, tail.id, options, "append");
+  try {
+    co_await session->open();
+  } catch (...) {
+    forget(tail);
+    throw;
+  }
+  tail.session = std::move(session);
+}
+
+Task<AppendResult> OrderedTails::end(Tail& tail) {
+  forget(tail);
+  co_return co_await tail.session->close();
+}
+
+void OrderedTails::forget(Tail& tail) {
+  tail.over = true;
+  tail.early.request_stop();
+  tails_.erase(tail.id);
+}
+
+void OrderedTails::settle_later(const TailPtr& tail) {
+  if (!std::exchange(tail->timed, true)) {
+    store_.core.endings.spawn(pause_and_settle(*this, tail));
+  }
+  if (tail->session->uncommitted_bytes() >= k_settle_bytes) tail->early.request_stop();
+}
+
+Task<void> OrderedTails::pause_and_settle(OrderedTails& tails, TailPtr tail) {
+  co_await with_stop(sleep(k_settle_after), tail->early.get_token());
+  co_await without_stop(settle_tail(tails, tail));
+}
+
+Task<void> OrderedTails::settle_tail(OrderedTails& tails, TailPtr tail) {
+  const AsyncMutex::Guard guard = co_await tail->mutex.lock();
+  if (tail->over || !tail->session) co_return;
+  try {
+    co_await tails.end(*tail);
+  } catch (const std::exception& error) {
+    tails.store_.environment().log(LogLevel::error, error.what());
+  }
+}
+
+std::optional<std::uint64_t> OrderedTails::offset_of(const UploadId& id) const {
+  const auto at = tails_.find(id);
+  if (at == tails_.end() || !at->second->session) return std::nullopt;
+  return at->second->session->offset();
+}
+
+Task<void> OrderedTails::settle(UploadId id) {
+  const auto at = tails_.find(id);
+  if (at == tails_.end()) co_return;
+  const TailPtr tail = at->second;
+  co_await without_stop(settle_tail(*this, tail));
+}
+
+Task<void> OrderedTails::settle_all() {
+  std::vector<UploadId> ids;
+  for (const auto& [id, tail] : tails_) ids.push_back(id);
+  for (const UploadId& id : ids) co_await settle(id);
+}
+
+}  // namespace tidemark::detail

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <mutex>
+#include <string>
+
+#include <sqlite3.h>
+
+namespace tidemark::detail {
+
+/// Disk space set aside beside the database, as a file called `<database>-reserve`, so that a row
+/// can still be deleted when the disk is full. It goes through SQLite's VFS, as the database does.
+///
+/// Thread safety: any thread. Errors: none; without the file there is just no reserve.
+class ReserveFile {
+ public:
+  static constexpr int k_bytes = 1 << 20;
+
+  /// `vfs` is a registered name, or null for the default.
+  ReserveFile(const std::string& database_path, const char* vfs);
+
+  /// Makes the file unless it is there.
+  void set_aside() noexcept;
+  /// Gives the space back; false when there is none.
+  bool release() noexcept;
+
+ private:
+  bool exists() noexcept;
+  bool write();
+
+  std::mutex mutex_;
+  sqlite3_vfs* const vfs_;
+  std::string path_;  // As the VFS wants it.
+};
+
+}  // namespace tidemark::detail
