@@ -1,22 +1,20 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and ingests FILE into build/data: run.sh [FILE]
-# Without FILE, 1 GiB of random bytes is made for it and removed again.
-# Killed at any moment and run again with the same FILE, it goes on where it was.
+# Installs what is missing, builds, and stores FILE with ingest: run.sh [FILE [OPTION...]]
+# Killed at any moment and run again with the same FILE, it goes on where it was. Without FILE, it
+# stores 1 GiB of random bytes, made once and kept, so that this holds for them, too. Everything is
+# in build/: the rows in build/data/uploads.db, the bytes in build/data/uploads/.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-file=${1:-}
-data=$root/build/data
 
 "$root/.ci/apt-install"
 (cd "$root" && cmake --preset release && cmake --build --preset release --target tidemark_ingest)
 
-if [[ -z $file ]]; then
-  file=$(mktemp -d)/random
-  trap 'rm -r "${file%/*}"' EXIT
-  echo "making 1 GiB of random bytes in $file"
-  head --bytes=1G /dev/urandom >"$file"
+if (($# == 0)); then
+  set -- "$root/build/random-1GiB"
+  if [[ ! -e $1 ]]; then
+    echo "making 1 GiB of random bytes: $1"
+    head --bytes=1G /dev/urandom >"$1.part"
+    mv "$1.part" "$1"
+  fi
 fi
-
-mkdir -p "$data"
-"$root/build/examples/ingest" --data "$data" "$file"
-echo "rows in $data/uploads.db, bytes in $data/uploads/"
+exec "$root/build/examples/ingest" --data "$root/build/data" "$@"
