@@ -110,11 +110,11 @@ TEST_CASE_METHOD(Held, "a row that changed before the lock was taken is read aft
     auto appending = append_after(foreign, store, [&] {
       CHECK(foreign.does("delete a"));
       CHECK(foreign.does("create a 2000"));
-      CHECK(foreign.does("append a 0 2 30"));
     });
-    CHECK(appending.get() == conflict(30));
-    CHECK(has_bytes(path(), k_theirs, 0, 30));
+    CHECK(appending.get() == conflict(0));
+    CHECK(foreign.does("append a 0 2 30"));
     CHECK(append(store, "a", 30, k_ours, 10) == committed(40));
+    CHECK(has_bytes(path(), k_theirs, 0, 30));
     CHECK(has_bytes(path(), k_ours, 30, 40));
   }
   SECTION("only looked at") {
@@ -231,14 +231,18 @@ TEST_CASE("a foreign program commits in time while ours commits back to back", "
   auto appending =
       in_background([&] { return store.wait(append_all_until(*store, k_uploads, done)); });
   busy.wait();
-  const std::uint64_t groups_before = store->stats().commit_groups;
+  const StorageStats before = store->stats();
+  const auto began = std::chrono::steady_clock::now();
   const std::string answer = foreign.ask("commits " + std::to_string(k_commits));
-  const std::uint64_t groups = store->stats().commit_groups - groups_before;
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+  const StorageStats after = store->stats();
   done = true;
   CHECK(appending.get() > 10 * k_uploads);
   REQUIRE(answer.substr(0, 3) == "ok ");
   CHECK(std::stoi(answer.substr(3)) < k_most_us);
-  CHECK(groups > 0);
-  WARN(k_commits << " foreign commits beside " << groups << " groups of ours: the longest took "
-                 << answer.substr(3) << " us");
+  CHECK(after.appends > before.appends);
+  WARN(k_commits << " foreign commits in " << took.count() << " s, the longest in "
+                 << answer.substr(3) << " us, beside " << after.appends - before.appends
+                 << " appends of ours in " << after.commit_groups - before.commit_groups
+                 << " groups");
 }
