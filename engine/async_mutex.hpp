@@ -51,6 +51,14 @@ class AsyncMutex {
     co_return Guard(*this);
   }
 
+  /// The same, before all who wait now.
+  Task<Guard> lock_first() {
+    if (!std::exchange(locked_, true)) co_return Guard(*this);
+    const bool handed_over = co_await waiters_.wait_first();
+    if (!handed_over) throw operation_canceled();
+    co_return Guard(*this);
+  }
+
   /// Takes the mutex if it is free; else the guard owns nothing.
   Guard try_lock() { return std::exchange(locked_, true) ? Guard() : Guard(*this); }
 

@@ -16,7 +16,7 @@ class WaitList {
  public:
   class [[nodiscard]] Awaiter {
    public:
-    explicit Awaiter(WaitList& list) : list_(list) {}
+    Awaiter(WaitList& list, bool first) : list_(list), goes_first_(first) {}
     Awaiter(const Awaiter&) = delete;
     Awaiter& operator=(const Awaiter&) = delete;
 
@@ -47,6 +47,7 @@ class WaitList {
     friend class WaitList;
 
     WaitList& list_;
+    const bool goes_first_;
     Awaiter* previous_ = nullptr;
     Awaiter* next_ = nullptr;
     bool woken_ = false;
@@ -61,7 +62,9 @@ class WaitList {
   bool empty() const { return first_ == nullptr; }
 
   /// `co_await list.wait()` gives true once woken, false when the task is asked to stop first.
-  Awaiter wait() { return Awaiter(*this); }
+  Awaiter wait() { return Awaiter(*this, false); }
+  /// The same, before all who wait now.
+  Awaiter wait_first() { return Awaiter(*this, true); }
 
   /// Lets the first waiter continue in a later turn. False when there is none.
   bool wake_one() {
@@ -81,9 +84,10 @@ class WaitList {
 
  private:
   void push(Awaiter& awaiter) {
-    awaiter.previous_ = last_;
-    (last_ == nullptr ? first_ : last_->next_) = &awaiter;
-    last_ = &awaiter;
+    awaiter.previous_ = awaiter.goes_first_ ? nullptr : last_;
+    awaiter.next_ = awaiter.goes_first_ ? first_ : nullptr;
+    (awaiter.previous_ == nullptr ? first_ : awaiter.previous_->next_) = &awaiter;
+    (awaiter.next_ == nullptr ? last_ : awaiter.next_->previous_) = &awaiter;
   }
 
   void remove(Awaiter& awaiter) {

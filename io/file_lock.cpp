@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <optional>
 #include <sys/file.h>
 
 #include <tidemark/engine/perform.hpp>
@@ -12,6 +14,24 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::chrono::nanoseconds k_first_pause = 500us;
+// All waiters of the process together try about this often, so that few of them are quick and
+// many of them cheap.
+constexpr std::chrono::nanoseconds k_pause_for_each_waiter = 250us;
+constexpr std::chrono::nanoseconds k_shortest_bound = 5ms;
+
+std::atomic<std::int64_t> waiters{0};
+
+struct Waiter {
+  Waiter() { ++waiters; }
+  ~Waiter() { --waiters; }
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
+  static std::chrono::nanoseconds longest_pause() {
+    return std::clamp<std::chrono::nanoseconds>(waiters.load() * k_pause_for_each_waiter,
+                                                k_shortest_bound, FileLock::k_longest_pause);
+  }
+};
 
 }  // namespace
 
@@ -19,6 +39,7 @@ Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
   Executor* const executor = co_await current_executor();
   Environment& environment = executor->environment();
   std::chrono::nanoseconds pause = k_first_pause;
+  std::optional<Waiter> waiter;
   while (true) {
     Operation operation;
     operation.kind = Operation::Kind::lock;
@@ -31,11 +52,12 @@ Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
     }
     const TimePoint now = environment.now();
     if (now >= deadline) detail::check(-ETIMEDOUT, "flock");
+    if (!waiter) waiter.emplace();
     // Spread over half to all of the pause, so that waiters do not come in step.
     const auto half = static_cast<std::uint64_t>(pause.count() / 2);
     const std::chrono::nanoseconds spread(half + environment.random() % half);
     co_await sleep_for(std::min(spread, deadline - now));
-    pause = std::min<std::chrono::nanoseconds>(pause * 2, k_longest_pause);
+    pause = std::min(pause * 2, Waiter::longest_pause());
   }
 }
 

@@ -13,7 +13,8 @@ namespace tidemark {
 /// the kernel when the process dies keeps others out until it has landed.
 ///
 /// A waiter occupies no thread: it tries without blocking, after pauses that grow from 0.5 ms to
-/// k_longest_pause, so that a thousand waiters cost a few thousand cheap system calls a second.
+/// 5 ms, and with the number of this process' waiters to k_longest_pause, so that few are served
+/// soon and a thousand cost a few thousand cheap system calls a second.
 ///
 /// The kernel ends a lock when the last copy of the descriptor is closed. A child process holds
 /// copies from its fork to its exec, and so may keep a lock for that long.

@@ -25,6 +25,8 @@ class Store;
 /// Every operation of Storage is overridden that a file and a lock make better. What differs:
 /// - An append holds the upload's `flock`, so other processes wait for it, up to `lock_timeout`.
 ///   A take-over works between the writers of one storage object.
+/// - A delete ends the present writer (`taken_over`) and goes before those who wait for the upload,
+///   which then get `not_found`.
 /// - Durability::ordered holds for `append`: the upload and its lock are kept, and settled within
 ///   8 MiB or 1 s, or when another operation needs the upload. Writers always commit fully.
 /// - update_offset and update_offset_atomic make the bytes stable themselves before they commit.

@@ -13,11 +13,9 @@ CheckpointThread::CheckpointThread(Environment& environment, Database database,
 }
 
 std::chrono::nanoseconds CheckpointThread::turn() {
-  if (begun_) {
-    sqlite3_wal_checkpoint_v2(database_.handle(), "main", SQLITE_CHECKPOINT_PASSIVE, nullptr,
-                              nullptr);
-  }
-  begun_ = true;
+  if (!wanted_.exchange(false)) return k_until_woken;
+  sqlite3_wal_checkpoint_v2(database_.handle(), "main", SQLITE_CHECKPOINT_PASSIVE, nullptr,
+                            nullptr);
   reserve_.set_aside();
   return k_until_woken;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include <tidemark/engine/environment.hpp>
@@ -16,14 +17,18 @@ class CheckpointThread {
  public:
   CheckpointThread(Environment& environment, Database database, ReserveFile& reserve);
 
-  void wake() { thread_->wake(); }
+  /// Asks for one.
+  void wake() {
+    wanted_ = true;
+    thread_->wake();
+  }
 
  private:
   std::chrono::nanoseconds turn();
 
   Database database_;
   ReserveFile& reserve_;
-  bool begun_ = false;                  // The first turn comes without a wake.
+  std::atomic<bool> wanted_{false};
   std::unique_ptr<TurnThread> thread_;  // Last: its turns use the members above.
 };
 

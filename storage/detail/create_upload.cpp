@@ -22,6 +22,16 @@ Task<void> reserve_blocks(Store& store, const NewUpload& upload, File& file) {
   if (length > 0) co_await file.allocate(length);
 }
 
+/// Throws `quota_exceeded` when too much would be promised with this upload.
+void check_reserved(UploadRows& rows, const Store& store, const NewUpload& upload) {
+  const std::optional<std::uint64_t>& most = store.options.max_reserved_bytes;
+  if (!most || !upload.length || upload.offset == *upload.length) return;
+  const std::uint64_t reserved = rows.reserved_bytes();
+  if (reserved <= *most && *upload.length <= *most - reserved) return;
+  throw StorageError(Errc::quota_exceeded, k_operation, upload.id.view(),
+                     std::to_string(reserved) + " bytes are reserved");
+}
+
 /// Removes a file that make_file made.
 Task<void> discard(Store& store, UploadId id, FileLock& file) {
   co_await store.folder.unlink(id.c_str());
@@ -31,15 +41,7 @@ Task<void> discard(Store& store, UploadId id, FileLock& file) {
 /// Inserts the row of a file that is stable, and marks its parts.
 Task<void> insert_row(Store& store, const NewUpload& upload, const char* operation) {
   auto work = [&](UploadRows& rows) {
-    const std::optional<std::uint64_t>& most = store.options.max_reserved_bytes;
-    const bool unfinished = upload.length && upload.offset < *upload.length;
-    if (most && unfinished) {
-      const std::uint64_t reserved = rows.reserved_bytes();
-      if (reserved > *most || *upload.length > *most - reserved) {
-        throw StorageError(Errc::quota_exceeded, operation, upload.id.view(),
-                           std::to_string(reserved) + " bytes are reserved");
-      }
-    }
+    check_reserved(rows, store, upload);  // Again, now that nobody else can promise more.
     if (!rows.insert(upload)) {
       throw StorageError(Errc::already_exists, operation, upload.id.view(), "");
     }
@@ -120,8 +122,10 @@ Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Tas
 }
 
 Task<void> create(Store& store, NewUpload upload) {
+  auto check = [&](UploadRows& rows) { check_reserved(rows, store, upload); };
+  if (store.options.max_reserved_bytes) co_await store.reads->run(check);
   UploadTurns::Turn turn(store.core.turns, upload.id);
-  co_await turn.take(false, store.options.lock_timeout, k_operation);
+  co_await turn.take(turn.wait(), store.options.lock_timeout, k_operation);
   FileLock file = co_await make_file(store, upload.id, k_operation);
   co_await add_upload(store, upload, file, reserve_blocks(store, upload, file.file()), k_operation);
 }

@@ -62,7 +62,7 @@ Task<void> erase_file(Store& store, const UploadId& id, HeldUpload& held) {
 
 Task<void> erase(Store& store, UploadId id) {
   UploadTurns::Turn turn(store.core.turns, id);
-  co_await turn.take(false, store.options.lock_timeout, "delete");
+  co_await turn.take(turn.go_first(), store.options.lock_timeout, "delete");
   HeldUpload held(store, id, "delete");
   try {
     co_await held.lock(store.lock_deadline());

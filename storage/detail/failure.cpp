@@ -29,6 +29,11 @@ bool is_canceled(const std::exception_ptr& error) {
   }
 }
 
+bool is_no_file(const std::system_error& error) {
+  return error.code() == std::errc::too_many_symbolic_link_levels ||
+         error.code() == std::errc::is_a_directory || error.code() == std::errc::invalid_argument;
+}
+
 void throw_as_storage_error(const std::exception_ptr& error, const char* operation,
                             std::string_view upload_id) {
   try {

@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <string_view>
+#include <system_error>
 
 namespace tidemark::detail {
 
@@ -13,5 +14,8 @@ bool is_canceled(const std::exception_ptr& error);
 /// are.
 [[noreturn]] void throw_as_storage_error(const std::exception_ptr& error, const char* operation,
                                          std::string_view upload_id);
+
+/// Whether Directory refused to open a name at which no regular file stands.
+bool is_no_file(const std::system_error& error);
 
 }  // namespace tidemark::detail

@@ -15,6 +15,9 @@ Task<File> open_data(Store& store, UploadId id) {
   try {
     co_return co_await store.folder.open_for_reading(id.c_str());
   } catch (const std::system_error& error) {
+    if (is_no_file(error)) {
+      throw StorageError(Errc::corrupt, k_operation, id.view(), "its file is no regular file");
+    }
     if (error.code() != std::errc::no_such_file_or_directory) throw;
   }
   // Deleted since the row was read, or lost.

@@ -19,10 +19,7 @@ Task<bool> HeldUpload::lock(TimePoint deadline) {
   } catch (const std::system_error& error) {
     if (error.code() == std::errc::no_such_file_or_directory) co_return false;
     if (error.code() == std::errc::timed_out) fail(Errc::lock_timeout, "another process has it");
-    const bool no_file = error.code() == std::errc::too_many_symbolic_link_levels ||
-                         error.code() == std::errc::is_a_directory ||
-                         error.code() == std::errc::invalid_argument;
-    if (no_file) fail(Errc::corrupt, "its file is no regular file");
+    if (is_no_file(error)) fail(Errc::corrupt, "its file is no regular file");
     throw;
   }
   status_ = co_await lock_.file().status();

@@ -47,7 +47,7 @@ Task<void> hold_parts(Store& store, const std::set<UploadId>& ids, const UploadI
   const TimePoint deadline = store.lock_deadline();
   for (const UploadId& id : ids) {
     Part& part = parts.emplace_back(store, id);
-    co_await part.turn.take(false, store.options.lock_timeout, k_operation);
+    co_await part.turn.take(part.turn.wait(), store.options.lock_timeout, k_operation);
     if (id == whole) continue;
     const UploadState state = co_await part.held.take(deadline);
     if (!state.completed()) refuse(id, "it is not complete");

@@ -75,7 +75,7 @@ Task<void> release_file(Store& store, UploadId id, std::filesystem::path path) {
   }
   const std::string name = path.filename().string();
   UploadTurns::Turn turn(store.core.turns, id);
-  co_await turn.take(false, store.options.lock_timeout, k_operation);
+  co_await turn.take(turn.wait(), store.options.lock_timeout, k_operation);
   HeldUpload held(store, id, k_operation);
   const UploadState state = co_await held.take(store.lock_deadline());
   if (!state.completed()) {

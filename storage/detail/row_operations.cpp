@@ -30,7 +30,7 @@ struct Hold {
   Executor& executor() const { return store.executor(); }
 
   Task<UploadState> take() {
-    co_await turn.take(false, store.options.lock_timeout, operation);
+    co_await turn.take(turn.wait(), store.options.lock_timeout, operation);
     co_return co_await upload.take(store.lock_deadline());
   }
 };
@@ -79,9 +79,11 @@ Task<std::vector<UploadId>> find_expired(Store& store) {
   auto work = [&](UploadRows& rows) { return rows.expired(now, cursor, k_page_rows); };
   while (true) {
     const std::vector<UploadId> page = co_await store.reads->run(work);
-    if (page.empty()) co_return all;
     all.insert(all.end(), page.begin(), page.end());
+    if (page.empty()) break;
   }
+  std::ranges::sort(all);
+  co_return all;
 }
 
 Task<std::vector<std::byte>> read_beginning(Store& store, UploadId id, std::size_t max_bytes) {
@@ -164,6 +166,9 @@ Task<void> sync_file(Store& store, UploadId id) {
 
 Task<void> raise_offset(Store& store, UploadId id, std::uint64_t offset) {
   constexpr const char* k_operation = "update of offset";
+  if (offset > Storage::k_max_length) {
+    fail(Errc::invalid_argument, k_operation, id, "no offset is so large");
+  }
   Hold hold(store, id, k_operation);
   const UploadState state = co_await hold.take();
   if (offset <= state.offset) co_return;

@@ -50,6 +50,7 @@ void Store::start_threads() {
                             .want_checkpoint = [this] { checkpoints->wake(); },
                             .release_reserve = [this] { return reserve_.release(); }});
   reads = std::move(reader);
+  reserve_.set_aside();
 }
 
 Task<std::optional<UploadState>> Store::find_state(UploadId id) {

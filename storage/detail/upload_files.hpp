@@ -29,7 +29,8 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation);
 Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Task<void> fill,
                       const char* operation);
 
-/// Waits for the upload's writers, then removes the row, durably, and the file.
+/// Asks the present writer to end; before all who wait for the upload, removes the row, durably,
+/// and the file.
 Task<void> erase(Store& store, UploadId id);
 
 /// Removes the file of an upload whose row is gone, and tells who waits for the upload.

@@ -50,10 +50,10 @@ std::uint64_t UploadTurns::Use::moves() const {
 UploadTurns::Turn::Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over)
     : turns_(turns), id_(id), on_taken_over_(std::move(on_taken_over)) {}
 
-Task<void> UploadTurns::Turn::wait() {
+Task<void> UploadTurns::Turn::wait_for(Task<AsyncMutex::Guard> (AsyncMutex::*lock)()) {
   Shared& shared = enter();
   try {
-    guard_ = co_await shared.turn.lock();
+    guard_ = co_await (shared.turn.*lock)();
   } catch (...) {
     leave();
     throw;
@@ -62,15 +62,28 @@ Task<void> UploadTurns::Turn::wait() {
   shared.holder = this;
 }
 
+Task<void> UploadTurns::Turn::wait() {
+  return wait_for(&AsyncMutex::lock);
+}
+
 Task<void> UploadTurns::Turn::take_over() {
   {
     const Use use(turns_, id_);
     use.shared_.ended_below = use.shared_.next_number;
-    if (Turn* const holder = use.shared_.holder; holder != nullptr && holder->on_taken_over_) {
-      holder->on_taken_over_();
-    }
   }
+  ask_holder_to_end();
   co_await wait();
+}
+
+Task<void> UploadTurns::Turn::go_first() {
+  ask_holder_to_end();
+  co_await wait_for(&AsyncMutex::lock_first);
+}
+
+void UploadTurns::Turn::ask_holder_to_end() {
+  const Use use(turns_, id_);
+  Turn* const holder = use.shared_.holder;
+  if (holder != nullptr && holder->on_taken_over_) holder->on_taken_over_();
 }
 
 bool UploadTurns::Turn::try_take() {
@@ -82,12 +95,11 @@ bool UploadTurns::Turn::try_take() {
   return true;
 }
 
-Task<void> UploadTurns::Turn::take(bool newest, std::chrono::nanoseconds timeout,
+Task<void> UploadTurns::Turn::take(Task<void> wait, std::chrono::nanoseconds timeout,
                                    const char* operation) {
   if (try_take()) co_return;
-  Task<void> turn = newest ? take_over() : wait();
   try {
-    co_await with_timeout(std::move(turn), timeout);
+    co_await with_timeout(std::move(wait), timeout);
   } catch (const std::system_error& error) {
     if (error.code() != std::errc::timed_out) throw;
     throw StorageError(Errc::lock_timeout, operation, id_.view(),

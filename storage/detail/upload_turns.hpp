@@ -77,11 +77,13 @@ class UploadTurns {
     Task<void> wait();
     /// The same, after asking those who came before to end.
     Task<void> take_over();
+    /// The same, after asking the present one to end, and before all who wait.
+    Task<void> go_first();
     /// Takes the turn when nobody has it or waits for it; else false.
     bool try_take();
-    /// All of that in one: at once, else by wait() or take_over(), which end after `timeout` with a
+    /// try_take, or else `wait`, one of the tasks above, for at most `timeout`: then it throws a
     /// StorageError (`lock_timeout`) of `operation`.
-    Task<void> take(bool take_over, std::chrono::nanoseconds timeout, const char* operation);
+    Task<void> take(Task<void> wait, std::chrono::nanoseconds timeout, const char* operation);
     /// Gives the turn to the next one. Nothing happens without it.
     void end();
 
@@ -90,6 +92,8 @@ class UploadTurns {
     bool is_taken_over() const;
 
    private:
+    Task<void> wait_for(Task<AsyncMutex::Guard> (AsyncMutex::*lock)());
+    void ask_holder_to_end();
     Shared& enter();
     void leave();
 

@@ -33,7 +33,8 @@ Task<void> WriteSession::open() {
   }
   const AsyncMutex::Guard step = step_.try_lock();
   TIDEMARK_ASSERT(step.owns_lock(), "a session is opened first of all");
-  co_await turn_.take(options_.take_over, limits_.lock_timeout, operation_);
+  Task<void> wait = options_.take_over ? turn_.take_over() : turn_.wait();
+  co_await turn_.take(std::move(wait), limits_.lock_timeout, operation_);
   try {
     co_await begin();
   } catch (...) {
