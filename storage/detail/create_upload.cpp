@@ -96,6 +96,7 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
 
 Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Task<void> fill,
                       const char* operation) {
+  const FileStatus status = co_await file.file().status();
   bool keep_file = false;
   std::exception_ptr error;
   try {
@@ -114,7 +115,6 @@ Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Tas
     if (!keep_file) co_await without_stop(discard(store, upload.id, file));
     std::rethrow_exception(error);
   }
-  const FileStatus status = co_await file.file().status();
   if (store.options.durability != Durability::none) {
     store.stable.note(upload.id, status, upload.offset);
   }

@@ -30,8 +30,7 @@ void use_log(Database& database, const std::filesystem::path& path) {
     refuse(Errc::io_error, path, "it takes no write-ahead log");
 }
 
-/// Makes or migrates the database; it blocks. Throws SqliteError (busy) while others lock it.
-void prepare(const StorageOptions& options) {
+void make_database(const StorageOptions& options) {
   Database database = open_connection(options, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
   if (sqlite3_db_readonly(database.handle(), "main") == 1) {
     refuse(Errc::io_error, options.db_path, "it can only be read");
@@ -41,6 +40,16 @@ void prepare(const StorageOptions& options) {
   // What a crash left in the log need not be read again; others may be using it.
   sqlite3_wal_checkpoint_v2(database.handle(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr,
                             nullptr);
+}
+
+/// Makes or migrates the database; it blocks. Throws SqliteError (busy) while others lock it.
+void prepare(const StorageOptions& options) {
+  try {
+    make_database(options);
+  } catch (const SqliteError& error) {
+    if (error.errc() == Errc::busy) throw;
+    refuse(error.errc(), options.db_path, error.what());
+  }
 }
 
 Task<Directory> open_folder(std::filesystem::path path, const StorageOptions& options) {

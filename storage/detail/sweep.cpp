@@ -18,6 +18,11 @@ struct Sweep {
   Executor& executor() const { return store.executor(); }
 };
 
+Task<bool> has_row(Store& store, UploadId id) {
+  auto work = [&id](UploadRows& rows) { return rows.exists(id); };
+  co_return co_await store.reads->run(work);
+}
+
 /// Removes a file that has no row, unless somebody holds it or it is young.
 Task<void> sweep_file(Sweep& sweep, UploadId id) {
   Store& store = sweep.store;
@@ -30,8 +35,8 @@ Task<void> sweep_file(Sweep& sweep, UploadId id) {
   } catch (const StorageError&) {  // Somebody has it, or it is no file of ours.
   }
   if (!locked || held.status().modified_at > sweep.young_since) co_return;
-  const std::optional<UploadState> row = co_await store.find_state(id);
-  if (row) co_return;
+  const bool listed = co_await has_row(store, id);
+  if (listed) co_return;
   if (!sweep.options.dry_run) {
     co_await store.folder.unlink(id.c_str());
     co_await held.close();
@@ -65,7 +70,7 @@ Task<void> check_row(Sweep& sweep, const Upload& upload) {
     if (!upload.completed) co_await sweep_row(sweep, upload.id);
     co_return;
   }
-  const std::optional<UploadState> still = co_await sweep.store.find_state(upload.id);
+  const bool still = co_await has_row(sweep.store, upload.id);
   if (still) sweep.report.corrupt.push_back(upload.id);
 }
 
@@ -74,8 +79,8 @@ Task<void> sweep_files(Sweep& sweep) {
   for (const std::string& name : names) {
     const std::optional<UploadId> id = UploadId::parse(name);
     if (!id) continue;
-    const std::optional<UploadState> row = co_await sweep.store.find_state(*id);
-    if (!row) co_await sweep_file(sweep, *id);
+    const bool listed = co_await has_row(sweep.store, *id);
+    if (!listed) co_await sweep_file(sweep, *id);
   }
 }
 

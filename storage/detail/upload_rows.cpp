@@ -144,6 +144,12 @@ std::optional<UploadState> UploadRows::find_state(const UploadId& id) {
   return read_state(find_state_, id.view());
 }
 
+bool UploadRows::exists(const UploadId& id) {
+  const StatementReset reset(find_state_);
+  find_state_.bind(1, id.view());
+  return find_state_.step();
+}
+
 std::optional<Upload> UploadRows::find(const UploadId& id) {
   const StatementReset reset(find_);
   find_.bind(1, id.view());

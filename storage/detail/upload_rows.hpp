@@ -55,6 +55,8 @@ class UploadRows {
   bool has_moved();
 
   std::optional<UploadState> find_state(const UploadId& id);
+  /// Also for a row that contradicts itself.
+  bool exists(const UploadId& id);
   std::optional<Upload> find(const UploadId& id);
   RowPage list(const std::optional<UploadId>& after, std::size_t limit);
   /// The next unfinished uploads that expired at or before `now`; fewer than `limit` at the end.
