@@ -7,11 +7,8 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <fcntl.h>
-#include <memory>
 #include <optional>
-#include <random>
 #include <string>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -21,6 +18,7 @@
 #include <liburing.h>
 
 #include "bench.hpp"
+#include "chunk.hpp"
 #include "die.hpp"
 #include "meter.hpp"
 #include "raw_committer.hpp"
@@ -30,7 +28,6 @@ namespace {
 
 using Clock = Meter::Clock;
 
-constexpr std::size_t k_alignment_bytes = 4096;
 constexpr int k_rwf_dontcache = 0x80;  // From linux/fs.h of 6.14.
 
 // Durability::ordered: how far the row may be behind before it is committed in the background, and
@@ -39,7 +36,7 @@ constexpr std::uint64_t k_ordered_bytes = 8 << 20;
 constexpr std::uint64_t k_ordered_limit_bytes = 4 * k_ordered_bytes;
 constexpr auto k_ordered_time = std::chrono::seconds(1);
 
-RawMode choose_mode(const AppendOptions& options) {
+RawMode choose_mode(const AppendWorkload& options) {
   if (options.durability == Durability::none) return RawMode::none;
   if (options.durability == Durability::ordered) return RawMode::syncfs;
   if (options.raw_mode) return *options.raw_mode;
@@ -63,7 +60,7 @@ struct Upload {
 
 class RawAppend {
  public:
-  explicit RawAppend(const AppendOptions& options);
+  explicit RawAppend(const AppendWorkload& options);
   ~RawAppend();
   RawAppend(const RawAppend&) = delete;
   RawAppend& operator=(const RawAppend&) = delete;
@@ -86,10 +83,10 @@ class RawAppend {
   void begin_again(unsigned number);
   void turn();
 
-  const AppendOptions& options_;
+  const AppendWorkload& options_;
   const RawMode mode_;
   const bool direct_;
-  const std::unique_ptr<std::byte, decltype(&std::free)> chunk_;  // The same for all: only read.
+  const Chunk chunk_;
   int rw_flags_ = 0;
   io_uring ring_{};
   RawCommitter committer_;
@@ -102,22 +99,11 @@ class RawAppend {
   std::optional<Meter> meter_;
 };
 
-std::byte* make_chunk(std::size_t bytes) {
-  void* memory = nullptr;
-  if (const int error = ::posix_memalign(&memory, k_alignment_bytes, bytes); error != 0) {
-    die("allocate a chunk", error);
-  }
-  auto* chunk = static_cast<std::byte*>(memory);
-  std::independent_bits_engine<std::mt19937_64, 8, unsigned> random;
-  std::generate_n(chunk, bytes, [&] { return static_cast<std::byte>(random()); });
-  return chunk;
-}
-
-RawAppend::RawAppend(const AppendOptions& options)
+RawAppend::RawAppend(const AppendWorkload& options)
     : options_(options),
       mode_(choose_mode(options)),
       direct_(mode_ == RawMode::direct || mode_ == RawMode::direct_alloc),
-      chunk_(make_chunk(options.chunk_bytes), &std::free),
+      chunk_(options.chunk_bytes),
       committer_(options.data_dir, options.uploads, options_.upload_bytes,
                  options.durability != Durability::none, mode_ == RawMode::syncfs),
       uploads_(options.uploads) {
@@ -190,7 +176,7 @@ void RawAppend::start_append(unsigned number) {
   upload.writing = true;
   upload.started = Clock::now();
   io_uring_sqe* sqe = next_sqe(number);
-  io_uring_prep_write(sqe, upload.descriptor, chunk_.get(),
+  io_uring_prep_write(sqe, upload.descriptor, chunk_.bytes().data(),
                       static_cast<unsigned>(options_.chunk_bytes), upload.written);
   sqe->rw_flags = rw_flags_;
   if (mode_ == RawMode::fdatasync) {
@@ -275,7 +261,7 @@ void RawAppend::begin_again(unsigned number) {
 
 }  // namespace
 
-BenchResult run_raw_append(const AppendOptions& options) {
+BenchResult run_raw_append(const AppendWorkload& options) {
   return RawAppend(options).run();
 }
 

@@ -8,11 +8,10 @@
 #include <filesystem>
 #include <optional>
 
+#include <tidemark/engine/driver.hpp>
+#include <tidemark/storage/append.hpp>
+
 namespace tidemark::bench {
-
-enum class Durability { full, ordered, none };
-
-enum class DriverKind { uring, threads };
 
 /// How the raw loop makes the bytes of an append stable before it commits the row.
 enum class RawMode {
@@ -26,15 +25,23 @@ enum class RawMode {
 };
 
 /// The workload `append`: every upload appends one chunk after the other, all uploads at once.
-struct AppendOptions {
+struct AppendWorkload {
   unsigned uploads = 64;
   std::size_t chunk_bytes = 64 * 1024;
-  std::size_t upload_bytes = 0;  ///< Whole chunks; then the file is deleted and begun again.
+  std::size_t upload_bytes = 0;  ///< Whole chunks; then the upload is deleted and begun again.
   double seconds = 10;
   Durability durability = Durability::full;
   DriverKind driver = DriverKind::uring;  ///< Of the engine.
-  std::optional<RawMode> raw_mode;        ///< Of the raw loop; empty for the best one.
-  std::filesystem::path data_dir;         ///< An empty folder; whoever made it removes it.
+  std::optional<RawMode> raw_mode = {};   ///< Of the raw loop; empty for the best one.
+  std::filesystem::path data_dir = ".";   ///< An empty folder; whoever made it removes it.
+};
+
+/// The workload `waiters`: the appends above, in slices of time; in every other slice `waiters`
+/// more tasks append to uploads that another process has locked, and so wait.
+struct WaitersWorkload {
+  AppendWorkload appends = {.uploads = 16, .seconds = 2};  ///< `seconds` is of one slice.
+  unsigned waiters = 1000;
+  unsigned slices = 10;  ///< Of each kind.
 };
 
 /// The figures of one run. An operation is one acknowledged append.
@@ -47,10 +54,18 @@ struct BenchResult {
   double peak_rss_kib = 0;
 };
 
+/// Medians over the slices of each kind.
+struct WaitersResult {
+  double alone_ops_per_s = 0;
+  double with_waiters_ops_per_s = 0;
+};
+
 /// The workload through the library.
-BenchResult run_engine_append(const AppendOptions& options);
+BenchResult run_engine_append(const AppendWorkload& options);
 
 /// The same work without coroutines and without tidemark: what the machine can do.
-BenchResult run_raw_append(const AppendOptions& options);
+BenchResult run_raw_append(const AppendWorkload& options);
+
+WaitersResult run_waiters(const WaitersWorkload& options);
 
 }  // namespace tidemark::bench

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -26,10 +27,13 @@
 namespace {
 
 using namespace tidemark::bench;
+using tidemark::DriverKind;
+using tidemark::Durability;
 
-using Baseline = BenchResult (*)(const AppendOptions&);
+using Baseline = BenchResult (*)(const AppendWorkload&);
 
-const std::map<std::string, Baseline> k_baselines = {{"raw", &run_raw_append}};
+const std::map<std::string, Baseline> k_baselines = {{"engine", &run_engine_append},
+                                                     {"raw", &run_raw_append}};
 
 const std::map<std::string, Durability> k_durabilities = {
     {"full", Durability::full}, {"ordered", Durability::ordered}, {"none", Durability::none}};
@@ -50,7 +54,7 @@ const std::map<std::string, RawMode> k_raw_modes = {{"fdatasync", RawMode::fdata
 }
 
 /// As much as fits a quarter of the free space with all uploads, but no more than 256 MiB.
-std::size_t choose_upload_bytes(const AppendOptions& options) {
+std::size_t choose_upload_bytes(const AppendWorkload& options) {
   constexpr std::uintmax_t k_most_bytes = 256 << 20;
   const std::uintmax_t free_bytes = std::filesystem::space(options.data_dir).available;
   const std::uintmax_t bytes = std::min(k_most_bytes, free_bytes / 4 / options.uploads);
@@ -80,10 +84,12 @@ class TemporaryFolder {
 };
 
 /// Sends the figures to the parent; they are plain numbers.
-[[noreturn]] void run_in_child(Baseline baseline, const AppendOptions& options, int pipe) {
+template <class Result, class Options>
+[[noreturn]] void run_in_child(Result (*workload)(const Options&), const Options& options,
+                               int pipe) {
   int status = EXIT_FAILURE;
   try {
-    const BenchResult result = baseline(options);
+    const Result result = workload(options);
     if (::write(pipe, &result, sizeof result) == sizeof result) status = EXIT_SUCCESS;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "tidemark_bench: %s\n", error.what());
@@ -91,27 +97,32 @@ class TemporaryFolder {
   std::_Exit(status);
 }
 
-/// Runs `baseline` in a process of its own, which makes its peak of memory its own.
-BenchResult run(Baseline baseline, AppendOptions options) {
-  const TemporaryFolder folder(options.data_dir);
-  options.data_dir = folder.path();
+template <class Result>
+struct Finished {
+  Result result;
+  double peak_rss_kib;
+};
+
+/// Runs `workload` in a process of its own, which makes its peak of memory its own.
+template <class Result, class Options>
+Finished<Result> run_apart(Result (*workload)(const Options&), const Options& options) {
+  std::fflush(stdout);  // Else the child would inherit what is buffered.
   int pipe[2];
-  if (::pipe(pipe) != 0) fail("pipe");
+  if (::pipe2(pipe, O_CLOEXEC) != 0) fail("pipe");
   const pid_t child = ::fork();
   if (child < 0) fail("fork");
-  if (child == 0) run_in_child(baseline, options, pipe[1]);
+  if (child == 0) run_in_child(workload, options, pipe[1]);
   ::close(pipe[1]);
   // A keyboard interrupt ends the child; this process then removes its files.
   std::signal(SIGINT, SIG_IGN);
-  BenchResult result;
+  Result result;
   const ssize_t received = ::read(pipe[0], &result, sizeof result);
   ::close(pipe[0]);
   int status = 0;
   rusage usage{};
   if (::wait4(child, &status, 0, &usage) != child) fail("wait4");
-  if (received != sizeof result || status != 0) throw std::runtime_error("a baseline failed");
-  result.peak_rss_kib = static_cast<double>(usage.ru_maxrss);
-  return result;
+  if (received != sizeof result || status != 0) throw std::runtime_error("the workload failed");
+  return {result, static_cast<double>(usage.ru_maxrss)};
 }
 
 boost::json::object to_json(const BenchResult& result) {
@@ -144,7 +155,15 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-void run_append(AppendOptions options, const std::vector<std::string>& baselines, bool json) {
+BenchResult run_append(Baseline baseline, AppendWorkload options) {
+  const TemporaryFolder folder(options.data_dir);
+  options.data_dir = folder.path();
+  auto [result, peak_rss_kib] = run_apart(baseline, options);
+  result.peak_rss_kib = peak_rss_kib;
+  return result;
+}
+
+void show_appends(AppendWorkload options, const std::vector<std::string>& baselines, bool json) {
   raise_descriptor_limit();
   if (options.raw_mode && options.durability != Durability::full) {
     throw std::runtime_error("--raw-mode is for --durability full");
@@ -156,8 +175,7 @@ void run_append(AppendOptions options, const std::vector<std::string>& baselines
                 "p99 us", "cpu s/GB", "rss KiB");
   }
   for (const std::string& name : baselines) {
-    std::fflush(stdout);  // Else the child would inherit what is buffered.
-    const BenchResult result = run(k_baselines.at(name), options);
+    const BenchResult result = run_append(k_baselines.at(name), options);
     if (json) {
       all[name] = to_json(result);
     } else {
@@ -167,37 +185,78 @@ void run_append(AppendOptions options, const std::vector<std::string>& baselines
   if (json) std::cout << boost::json::serialize(all) << '\n';
 }
 
+void show_waiters(WaitersWorkload options, bool json) {
+  raise_descriptor_limit();
+  options.appends.upload_bytes = choose_upload_bytes(options.appends);
+  const TemporaryFolder folder(options.appends.data_dir);
+  options.appends.data_dir = folder.path();
+  const WaitersResult result = run_apart(&run_waiters, options).result;
+  const double ratio = result.with_waiters_ops_per_s / result.alone_ops_per_s;
+  if (json) {
+    const boost::json::object all = {{"alone_ops_per_s", result.alone_ops_per_s},
+                                     {"with_waiters_ops_per_s", result.with_waiters_ops_per_s},
+                                     {"ratio", ratio}};
+    std::cout << boost::json::serialize(all) << '\n';
+  } else {
+    std::printf("alone %.0f ops/s, with %u waiters %.0f ops/s, ratio %.3f\n",
+                result.alone_ops_per_s, options.waiters, result.with_waiters_ops_per_s, ratio);
+  }
+}
+
+/// The options that the workloads on uploads share.
+void add_options(CLI::App& command, AppendWorkload& options, bool& json) {
+  command.add_option("--uploads", options.uploads)
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  command.add_option("--chunk-bytes", options.chunk_bytes)
+      ->check(CLI::Range(1, 64 << 20))
+      ->capture_default_str();
+  command.add_option("--seconds", options.seconds)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--durability", options.durability)
+      ->transform(CLI::CheckedTransformer(k_durabilities))
+      ->option_text(names(k_durabilities));
+  command.add_option("--driver", options.driver, "Of the engine")
+      ->transform(CLI::CheckedTransformer(k_drivers))
+      ->option_text(names(k_drivers));
+  command
+      .add_option("--data", options.data_dir, "Folder for the data, which is removed at the end")
+      ->check(CLI::ExistingDirectory);
+  command.add_flag("--json", json);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
   CLI::App app("Measures tidemark beside what the machine can do");
   app.require_subcommand(1);
-  AppendOptions options;
-  options.data_dir = ".";
-  std::vector<std::string> baselines;
-  for (const auto& [name, baseline] : k_baselines) baselines.push_back(name);
   bool json = false;
 
+  AppendWorkload appends;
+  std::vector<std::string> baselines;
+  for (const auto& [name, baseline] : k_baselines) baselines.push_back(name);
   CLI::App* append = app.add_subcommand("append", "Uploads that append chunk after chunk at once");
-  append->add_option("--uploads", options.uploads)->check(CLI::Range(1, 10000));
-  append->add_option("--chunk-bytes", options.chunk_bytes)->check(CLI::Range(1, 64 << 20));
-  append->add_option("--seconds", options.seconds)->check(CLI::PositiveNumber);
-  append->add_option("--durability", options.durability)
-      ->transform(CLI::CheckedTransformer(k_durabilities))
-      ->option_text(names(k_durabilities));
-  append->add_option("--driver", options.driver, "Of the engine")
-      ->transform(CLI::CheckedTransformer(k_drivers))
-      ->option_text(names(k_drivers));
+  add_options(*append, appends, json);
   append->add_option("--baseline", baselines, "May be given more than once; all by default")
       ->check(CLI::IsMember(k_baselines))
       ->option_text(names(k_baselines));
-  append->add_option("--raw-mode", options.raw_mode, "How raw makes data stable")
+  append->add_option("--raw-mode", appends.raw_mode, "How raw makes data stable")
       ->transform(CLI::CheckedTransformer(k_raw_modes))
       ->option_text(names(k_raw_modes));
-  append->add_option("--data", options.data_dir, "Folder for the data, which is removed at the end")
-      ->check(CLI::ExistingDirectory);
-  append->add_flag("--json", json);
-  append->callback([&] { run_append(options, baselines, json); });
+  append->callback([&] { show_appends(appends, baselines, json); });
+
+  WaitersWorkload waiters;
+  CLI::App* wait = app.add_subcommand(
+      "waiters", "The same appends, with and without tasks that wait for other uploads' locks");
+  add_options(*wait, waiters.appends, json);
+  wait->add_option("--waiters", waiters.waiters)
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  wait->add_option("--slices", waiters.slices, "With waiters, and as many without")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  wait->callback([&] { show_waiters(waiters, json); });
   CLI11_PARSE(app, argc, argv);
   return EXIT_SUCCESS;
 } catch (const std::exception& error) {
