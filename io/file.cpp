@@ -46,6 +46,7 @@ FileStatus to_status(const struct statx& stat) {
   status.device = (std::uint64_t{stat.stx_dev_major} << 32) | stat.stx_dev_minor;
   status.inode = stat.stx_ino;
   status.size = stat.stx_size;
+  status.allocated_bytes = stat.stx_blocks * 512;  // Of 512 bytes, whatever the file system's own.
   status.links = stat.stx_nlink;
   status.mode = stat.stx_mode;
   status.modified_at = to_time(stat.stx_mtime);

@@ -14,6 +14,7 @@ struct FileStatus {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   std::uint64_t size = 0;
+  std::uint64_t allocated_bytes = 0;  // Blocks on the disk, also behind the end.
   std::uint64_t links = 0;
   std::uint32_t mode = 0;  // Kind and permissions, as st_mode.
   SystemTime modified_at;
