@@ -197,3 +197,17 @@ TEST_CASE("the write-ahead log stays bounded while two processes commit back to 
   WARN("the log was " << (largest_file >> 10) << " KiB at most, " << (largest_told >> 10)
                       << " KiB as told");
 }
+
+TEST_CASE("what is committed reaches the database file while the log grows") {
+  constexpr std::uint64_t k_restart_bytes = std::uint64_t{64} << 20;  // There commits wait for it.
+  constexpr int k_commits = 900;
+  static_assert(k_commits * (k_churned_bytes + (8 << 10)) < k_restart_bytes);
+  const TemporaryFolder folder;
+  SqliteStore store(folder.path());
+  const std::function<void()> nothing = [] {};
+  const fs::path database = folder / "uploads.db";
+  const std::uint64_t before = fs::file_size(database);
+  store.wait(churn(*store, "ours", k_commits, nothing));
+  CHECK(store->stats().wal_bytes < k_restart_bytes);
+  CHECK(fs::file_size(database) >= before + k_churned_bytes);
+}

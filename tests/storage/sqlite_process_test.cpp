@@ -111,9 +111,10 @@ TEST_CASE_METHOD(Contest, "an upload is locked until its row is committed", "[A5
   REQUIRE(winner.ask("append_held after a 0 1 3000") == "held");
   REQUIRE(foreign.does("begin"));
   lose(loser, 5000, [&] {
+    REQUIRE(loser.environment.count(Kind::write) == 0);
+    OperationEvent waits = waits_for_lock(loser.environment, 5);
     winner.send("go");
     // Its commit waits for the foreign program; the other append tries and tries.
-    OperationEvent waits = waits_for_lock(loser.environment, 5);
     waits.wait();
     CHECK(loser.environment.count(Kind::write) == 0);
     CHECK(foreign.does("commit"));
