@@ -53,7 +53,9 @@ class ExampleProgram {
     if (error != 0) throw std::system_error(error, std::generic_category(), arguments.front());
   }
   ~ExampleProgram() {
-    if (pid_ > 0) kill();
+    if (pid_ <= 0) return;
+    kill();
+    wait_for_status();
   }
   ExampleProgram(const ExampleProgram&) = delete;
   ExampleProgram& operator=(const ExampleProgram&) = delete;
@@ -65,11 +67,8 @@ class ExampleProgram {
            info.si_pid != 0;
   }
 
-  /// Returns once the process is gone. False when it had ended on its own.
-  bool kill() {
-    ::kill(pid_, SIGKILL);
-    return wait_for_status() == SIGKILL;
-  }
+  /// Nothing happens when it has ended on its own. It stays to be waited for.
+  void kill() { ::kill(pid_, SIGKILL); }
 
   ExampleResult wait() {
     const int status = wait_for_status();
