@@ -120,9 +120,10 @@ class FaultEnvironment : public Environment {
     changed_.notify_all();
     return ++held_ever_;
   }
-  void remove_held() {
+  /// One that was cancelled before it was let go.
+  void remove_held(std::uint64_t place) {
     const std::lock_guard lock(mutex_);
-    --held_;
+    if (place > released_up_to_) --held_;
   }
 
   mutable std::mutex mutex_;
@@ -130,8 +131,9 @@ class FaultEnvironment : public Environment {
   std::shared_ptr<const Choose> choose_;
   std::array<std::uint64_t, 64> counts_{};  // By kind.
   std::uint64_t count_ = 0;
-  std::size_t held_ = 0;
+  std::size_t held_ = 0;  // And not let go yet.
   std::uint64_t held_ever_ = 0;
+  std::uint64_t released_up_to_ = 0;
   std::vector<class FaultDriver*> drivers_;
 };
 
@@ -176,8 +178,8 @@ class FaultDriver final : public Driver {
                                    [&](const Held& one) { return one.operation == &operation; });
     if (held != held_.end()) {
       if (held->done) return;
+      environment_.remove_held(held->place);
       held_.erase(held);
-      environment_.remove_held();
       operation.result = -ECANCELED;
       finished_.push(operation);
     } else if (finished_.remove(operation)) {
@@ -247,7 +249,6 @@ class FaultDriver final : public Driver {
     while (!held_.empty() && held_.front().place <= released_up_to_) {
       const Held first = held_.front();
       held_.pop_front();
-      environment_.remove_held();
       if (first.done || inner_->submit(*first.operation)) finished_.push(*first.operation);
     }
   }
@@ -264,6 +265,8 @@ class FaultDriver final : public Driver {
 
 inline void FaultEnvironment::release() {
   const std::lock_guard lock(mutex_);
+  held_ = 0;
+  released_up_to_ = held_ever_;
   for (FaultDriver* driver : drivers_) driver->release(held_ever_);
 }
 

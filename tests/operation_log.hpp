@@ -129,14 +129,18 @@ inline FaultEnvironment::Choose first_of(Operation::Kind kind, std::string name,
   };
 }
 
-/// Does `fault` to the operation of that number, but never to the opening of a file that is done
-/// all the same: its descriptor would stay open.
+/// Does `fault` to the operation of that number. A failed opening is never done, and a failed
+/// closing always, since a descriptor would stay open.
 inline FaultEnvironment::Choose at_step(std::uint64_t step, Fault fault) {
   return [=](const Operation& operation, std::uint64_t number) {
+    using Kind = Fault::Kind;
     if (number != step) return Fault::none();
-    const bool leaks =
-        operation.kind == Operation::Kind::open && fault.kind == Fault::Kind::done_but_answer;
-    return leaks ? Fault::answer(fault.result) : fault;
+    const bool fails = fault.kind == Kind::answer || fault.kind == Kind::done_but_answer;
+    if (fails && operation.kind == Operation::Kind::open) return Fault::answer(fault.result);
+    if (fails && operation.kind == Operation::Kind::close) {
+      return Fault::done_but_answer(fault.result);
+    }
+    return fault;
   };
 }
 
