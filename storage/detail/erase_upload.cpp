@@ -9,7 +9,7 @@ namespace tidemark::detail {
 namespace {
 
 /// Each holds a descriptor and a lock for a moment.
-constexpr std::size_t k_batch_uploads = 64;
+constexpr std::size_t k_batch_uploads = 128;
 
 /// An expired upload on its way out.
 struct Leaving {

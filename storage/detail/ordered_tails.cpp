@@ -115,8 +115,9 @@ Task<void> OrderedTails::settle_tail(OrderedTails& tails, TailPtr tail) {
 
 std::optional<std::uint64_t> OrderedTails::offset_of(const UploadId& id) const {
   const auto at = tails_.find(id);
-  if (at == tails_.end() || !at->second->session) return std::nullopt;
-  return at->second->session->offset();
+  const WriteSession* const session = at == tails_.end() ? nullptr : at->second->session.get();
+  if (session == nullptr || session->has_ended()) return std::nullopt;
+  return session->offset();
 }
 
 Task<void> OrderedTails::settle(UploadId id) {

@@ -132,6 +132,8 @@ Task<void> back_up_rows(Storage& storage, std::filesystem::path path) {
 Task<void> back_up_database(Store& store, std::filesystem::path path) {
   check_path(path);
   const std::string name = path.string();
+  auto look = [](UploadRows&) {};
+  co_await store.reads->run(look);  // Throws when another file stands in the database's place.
   co_await create_and_fill(std::move(path), copy_database(store, name));
 }
 
