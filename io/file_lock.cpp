@@ -13,7 +13,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::chrono::nanoseconds k_first_pause = 500us;
 // All waiters of the process together try about this often, so that few of them are quick and
 // many of them cheap.
 constexpr std::chrono::nanoseconds k_pause_for_each_waiter = 250us;
@@ -21,16 +20,28 @@ constexpr std::chrono::nanoseconds k_shortest_bound = 5ms;
 
 std::atomic<std::int64_t> waiters{0};
 
-struct Waiter {
+/// One of them, and its pauses.
+class Waiter {
+ public:
   Waiter() { ++waiters; }
   ~Waiter() { --waiters; }
   Waiter(const Waiter&) = delete;
   Waiter& operator=(const Waiter&) = delete;
 
-  static std::chrono::nanoseconds longest_pause() {
-    return std::clamp<std::chrono::nanoseconds>(waiters.load() * k_pause_for_each_waiter,
-                                                k_shortest_bound, FileLock::k_longest_pause);
+  /// When to try again. `random` spreads the waiters over half to all of the pause. They wake at
+  /// common ticks, because a turn of the executor costs more than a try.
+  TimePoint next_try(TimePoint now, std::uint64_t random) {
+    const std::chrono::nanoseconds longest = std::clamp<std::chrono::nanoseconds>(
+        waiters.load() * k_pause_for_each_waiter, k_shortest_bound, FileLock::k_longest_pause);
+    pause_ = std::clamp(2 * pause_, longest / 8, longest);
+    const auto half = static_cast<std::uint64_t>(pause_.count() / 2);
+    const TimePoint at = now + std::chrono::nanoseconds(half + random % half);
+    const std::chrono::nanoseconds tick = longest / 16;
+    return at + (tick - at.time_since_epoch() % tick);
   }
+
+ private:
+  std::chrono::nanoseconds pause_{0};
 };
 
 }  // namespace
@@ -38,7 +49,6 @@ struct Waiter {
 Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
   Executor* const executor = co_await current_executor();
   Environment& environment = executor->environment();
-  std::chrono::nanoseconds pause = k_first_pause;
   std::optional<Waiter> waiter;
   while (true) {
     Operation operation;
@@ -53,11 +63,7 @@ Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
     const TimePoint now = environment.now();
     if (now >= deadline) detail::check(-ETIMEDOUT, "flock");
     if (!waiter) waiter.emplace();
-    // Spread over half to all of the pause, so that waiters do not come in step.
-    const auto half = static_cast<std::uint64_t>(pause.count() / 2);
-    const std::chrono::nanoseconds spread(half + environment.random() % half);
-    co_await sleep_for(std::min(spread, deadline - now));
-    pause = std::min(pause * 2, Waiter::longest_pause());
+    co_await sleep_for(std::min(waiter->next_try(now, environment.random()), deadline) - now);
   }
 }
 

@@ -12,9 +12,9 @@ namespace tidemark {
 /// the lock is on the very description that the reads and writes use, so a write that is still in
 /// the kernel when the process dies keeps others out until it has landed.
 ///
-/// A waiter occupies no thread: it tries without blocking, after pauses that grow from 0.5 ms to
-/// 5 ms, and with the number of this process' waiters to k_longest_pause, so that few are served
-/// soon and a thousand cost a few thousand cheap system calls a second.
+/// A waiter occupies no thread: it tries without blocking, after pauses of about 1 to 5 ms, which
+/// grow with the number of this process' waiters to k_longest_pause, so that few are served soon
+/// and a thousand cost a few thousand cheap system calls a second.
 ///
 /// The kernel ends a lock when the last copy of the descriptor is closed. A child process holds
 /// copies from its fork to its exec, and so may keep a lock for that long.
