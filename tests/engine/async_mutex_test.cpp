@@ -109,6 +109,24 @@ TEST_CASE("a stopped waiter gives up its place", "[async_mutex]") {
   CHECK(shared.mutex.try_lock().owns_lock());
 }
 
+Task<void> enter_first(Shared& shared, int number) {
+  const AsyncMutex::Guard guard = co_await shared.mutex.lock_first();
+  shared.order.push_back(number);
+}
+
+Task<void> pass_by(Shared& shared) {
+  co_await enter_first(shared, 1);  // It is free.
+  co_await when_all(enter(shared, 2), enter(shared, 3), enter_first(shared, 4));
+}
+
+TEST_CASE("who is to be first passes those who wait, not the owner", "[async_mutex]") {
+  EngineFixture fixture;
+  Shared shared;
+  sync_wait(fixture.executor, pass_by(shared));
+  CHECK(shared.order == std::vector<int>{1, 2, 4, 3});
+  CHECK(shared.mutex.try_lock().owns_lock());
+}
+
 TEST_CASE("a guard moves and unlocks once", "[async_mutex]") {
   AsyncMutex mutex;
   AsyncMutex::Guard guard = mutex.try_lock();

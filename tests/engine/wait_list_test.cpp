@@ -88,6 +88,28 @@ TEST_CASE("a stopped waiter leaves the list and the others stay in order", "[wai
   CHECK(list.empty());
 }
 
+Task<void> wait_before_all(WaitList& list, std::vector<int>& order, int number) {
+  const bool woken = co_await list.wait_first();
+  order.push_back(woken ? number : -number);
+}
+
+Task<void> pass_by(WaitList& list, std::vector<int>& order) {
+  std::stop_source source;
+  co_await when_all(wait_before_all(list, order, 1), wait_in(list, order, 2),
+                    wait_before_all(list, order, 3),
+                    with_stop(wait_before_all(list, order, 4), source.get_token()),
+                    wait_in(list, order, 5), stop_then_wake(list, source));
+}
+
+TEST_CASE("who goes first passes all who wait then, not those who come later", "[wait_list]") {
+  EngineFixture fixture;
+  WaitList list;
+  std::vector<int> order;
+  sync_wait(fixture.executor, pass_by(list, order));
+  CHECK(order == std::vector<int>{-4, 3, 1, 2, 5});
+  CHECK(list.empty());
+}
+
 Task<void> wake_and_stop(WaitList& list, std::stop_source& source, bool stop_first) {
   if (stop_first) source.request_stop();
   list.wake_one();
