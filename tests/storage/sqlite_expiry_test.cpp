@@ -219,6 +219,16 @@ TEST_CASE_METHOD(ProtocolFixture, "a cleanup looks again under the lock") {
   check_upload("a", 100);
 }
 
+TEST_CASE_METHOD(ProtocolFixture, "a row that contradicts itself stops no cleanup") {
+  for (const char* id : {"a", "bad", "c"}) create(id, 1000, environment.system_now() + 1s);
+  foreign.exec("UPDATE uploads SET offset = -5 WHERE upload_id = 'bad'");
+  environment.advance(2s);
+  CHECK(wait((**this).get_expired_uploads()).size() == 2);
+  CHECK(wait((**this).cleanup_expired_uploads()) == 2);
+  CHECK(foreign.has_row("bad"));
+  CHECK(fs::exists(path("bad")));
+}
+
 TEST_CASE_METHOD(ProtocolFixture, "a cleanup removes rows whose files are gone or are none") {
   create("gone", 1000, environment.system_now() + 1s);
   create_at("lost", 100, 1000, environment.system_now() + 1s);

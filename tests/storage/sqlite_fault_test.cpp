@@ -95,6 +95,21 @@ TEST_CASE_METHOD(ProtocolFixture, "A4: what another wrote is given up when its s
   CHECK(append("other", 0, 100) == committed(100, true));
 }
 
+TEST_CASE_METHOD(ProtocolFixture, "A4: a failed sync of chunks is not made good by another one") {
+  const bool by_sync = GENERATE(false, true);
+  create("a", std::nullopt);
+  const Bytes bytes = test_bytes(1, 0, 10'000);
+  wait((**this).write_chunk("a", 0, bytes));
+  environment.on_submit(first_of(Kind::sync, "a", 1, Fault::answer(-EIO)));
+  const std::error_code error =
+      by_sync ? error_of((**this).sync("a")) : error_of((**this).update_offset("a", 10'000));
+  CHECK(error == Errc::io_error);
+  environment.on_submit(nullptr);
+  // The kernel may have dropped the bytes; the next sync succeeds all the same.
+  CHECK(error_of((**this).update_offset("a", 10'000)) == Errc::io_error);
+  CHECK(foreign.offset("a") == 0);
+}
+
 TEST_CASE_METHOD(ProtocolFixture, "A4: an upload that was given up is written by a new storage") {
   foreign.create("a", 30'000);
   foreign.append("a", 1, 0, 10'000);

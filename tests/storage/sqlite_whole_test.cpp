@@ -336,6 +336,23 @@ TEST_CASE_METHOD(WholeFixture, "a release that was cut short is done again") {
   check_nothing_of("a");
 }
 
+TEST_CASE_METHOD(WholeFixture, "a create harms no released file that still has the upload's name") {
+  // As after a crash between the row's end and the file's.
+  const bool joined = GENERATE(false, true);
+  create_part("part", 0, 10);
+  create_part("a", 0, 5000);
+  fs::create_hard_link(path("a"), folder / "out");
+  foreign.exec("DELETE FROM uploads WHERE upload_id = 'a'");
+  if (joined) {
+    wait(join(**this, "a", {"part"}));
+    check_upload("a", 10);
+  } else {
+    create("a", 10);
+    check_and_finish("a", 0, 10);
+  }
+  check_released(folder / "out", 5000);
+}
+
 TEST_CASE_METHOD(WholeFixture, "a release writes over nothing, and cuts what is too long") {
   create_part("a", 0, 5000);
   PlainFile(path("a")).write(5000, test_bytes(9, 0, 100));
