@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "../catch.hpp"
+#include "../sanitizers.hpp"
 #include "../storage/helper_program.hpp"
 #include "ingest_fixture.hpp"
 
@@ -20,6 +21,8 @@ namespace tidemark::test {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int k_kills = k_address_sanitizer || k_thread_sanitizer ? 6 : 16;
 
 using Catch::Matchers::Contains;
 using Catch::Matchers::StartsWith;
@@ -99,7 +102,7 @@ TEST_CASE_METHOD(KillFixture, "killed at any moment and run again, it goes on an
   std::mt19937 random(1);  // Always the same, but moments differ all the same.
   int kills = 0;
   int resumptions = 0;
-  for (int round = 0; kills < 16 || resumptions < 5; ++round) {
+  for (int round = 0; kills < k_kills || resumptions < k_kills / 3; ++round) {
     INFO("round " << round << ", kills " << kills);
     REQUIRE(round < 50);
     data = folder / ("data" + std::to_string(round));

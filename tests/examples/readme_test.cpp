@@ -17,6 +17,7 @@
 #include <span>
 #include <sstream>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -42,6 +43,28 @@
 using namespace std::chrono_literals;
 
 namespace tidemark::test {
+
+class MyStorage : public Storage {
+ public:
+  explicit MyStorage(Engine& engine) : Storage(engine.executor()) {}
+
+  Task<void> create_upload(UploadId id, std::optional<std::uint64_t> length, Metadata metadata,
+                           std::optional<SystemTime> expires_at) override;
+  Task<std::optional<Upload>> get_upload(UploadId id) override;
+  Task<void> update_offset(UploadId id, std::uint64_t offset) override;
+  Task<void> set_length(UploadId id, std::uint64_t length) override;
+  Task<void> delete_upload(UploadId id) override;
+  Task<void> write_chunk(UploadId id, std::uint64_t offset,
+                         std::span<const std::byte> bytes) override;
+  Task<void> sync(UploadId id) override;
+  Task<std::vector<std::byte>> read_file(UploadId id, std::size_t max_bytes) override;
+  std::filesystem::path get_file_path(UploadId id) const override;
+  Task<UploadPage> list_uploads(std::optional<UploadId> after, std::size_t limit) override;
+  Task<std::vector<UploadId>> get_expired_uploads() override;
+  Task<std::size_t> cleanup_expired_uploads() override;
+};
+static_assert(std::is_constructible_v<MyStorage, Engine&>, "nothing is left abstract");
+
 namespace {
 
 namespace asio = boost::asio;
@@ -194,27 +217,6 @@ TEST_CASE_METHOD(SqliteFixture, "the README's errors become answers") {
   CHECK(status_of("film", 2, "34") == 204);
   CHECK(status_of("film", 4, "") == 500);
 }
-
-class MyStorage : public Storage {
- public:
-  explicit MyStorage(Engine& engine) : Storage(engine.executor()) {}
-
-  Task<void> create_upload(UploadId id, std::optional<std::uint64_t> length, Metadata metadata,
-                           std::optional<SystemTime> expires_at) override;
-  Task<std::optional<Upload>> get_upload(UploadId id) override;
-  Task<void> update_offset(UploadId id, std::uint64_t offset) override;
-  Task<void> set_length(UploadId id, std::uint64_t length) override;
-  Task<void> delete_upload(UploadId id) override;
-  Task<void> write_chunk(UploadId id, std::uint64_t offset,
-                         std::span<const std::byte> bytes) override;
-  Task<void> sync(UploadId id) override;
-  Task<std::vector<std::byte>> read_file(UploadId id, std::size_t max_bytes) override;
-  std::filesystem::path get_file_path(UploadId id) const override;
-  Task<UploadPage> list_uploads(std::optional<UploadId> after, std::size_t limit) override;
-  Task<std::vector<UploadId>> get_expired_uploads() override;
-  Task<std::size_t> cleanup_expired_uploads() override;
-};
-static_assert(std::is_constructible_v<MyStorage, Engine&>, "nothing is left abstract");
 
 /// Lines without what they begin and end with of blanks; a block may be indented elsewhere.
 std::vector<std::string> lines_of(const std::string& text) {
