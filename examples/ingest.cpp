@@ -77,7 +77,11 @@ Task<Upload> find_or_create(SQLiteStorage& storage, UploadId id, const std::stri
     } catch (const StorageError&) {  // Not UTF-8, but a name all the same.
       metadata.set_binary("filename", std::as_bytes(std::span(name)));
     }
-    co_await storage.create_upload(id, length, std::move(metadata));
+    try {
+      co_await storage.create_upload(id, length, std::move(metadata));
+    } catch (const StorageError& error) {  // Another run may have made it meanwhile.
+      if (error.code() != Errc::already_exists) throw;
+    }
     upload = co_await storage.get_upload(id);
   }
   if (!upload) throw std::runtime_error("the upload was deleted meanwhile");
@@ -187,8 +191,12 @@ Task<std::string> ingest(SQLiteStorage& storage, const Options& options) {
   const std::unique_ptr<UploadReader> reader = co_await storage.open_reader(id);
   ProgressBar bar(status.size);
   Comparison comparison(storage, *reader, file, bar);
-  if (!upload.completed) {
-    co_await store_rest(storage, upload, file, options.chunk_bytes, comparison, bar);
+  try {
+    if (!upload.completed) {
+      co_await store_rest(storage, upload, file, options.chunk_bytes, comparison, bar);
+    }
+  } catch (const StorageError& error) {  // Another run may have had it meanwhile.
+    if (error.code() != Errc::already_complete) throw;
   }
   co_await comparison.go_on_to(status.size, "verifying");
   co_return std::string(id.view()) + ' ' + std::to_string(status.size) +
@@ -238,8 +246,8 @@ Options parse(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  Options options = parse(argc, argv);
   try {
+    Options options = parse(argc, argv);
     if (!std::filesystem::is_regular_file(options.file)) {
       throw std::runtime_error("no such file: " + options.file);
     }

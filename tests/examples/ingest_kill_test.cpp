@@ -59,7 +59,8 @@ struct KillFixture : IngestFixture {
     program.kill();
     const ExampleResult result = program.wait();
     if (result.exit_code < 0) return true;
-    REQUIRE(result.errors == "");
+    INFO(result.errors);
+    REQUIRE(result.errors.empty());
     REQUIRE(result.output == line);
     return false;
   }

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -55,6 +56,25 @@ TEST_CASE_METHOD(IngestFixture, "chunks may have any size") {
   }
   const ExampleResult result = ingest(big, {"--id", "largest", "--chunk-bytes", "33554432"});
   CHECK(result.output == line_for("largest", big));
+}
+
+TEST_CASE_METHOD(IngestFixture, "runs beside each other store a file once") {
+  const auto file = make_file("film.bin", test_text(1, 12'000'000));
+  std::vector<std::filesystem::path> places;
+  std::vector<std::unique_ptr<ExampleProgram>> programs;
+  for (const char* const name : {"first", "second", "third"}) {
+    places.push_back(folder / name);
+    std::filesystem::create_directory(places.back());
+    programs.push_back(std::make_unique<ExampleProgram>(
+        places.back(), "ingest",
+        std::vector<std::string>{"--data", data.string(), "--id", "film", file.string()}));
+  }
+  for (const auto& program : programs) {
+    const ExampleResult result = program->wait();
+    CHECK(result.output == line_for("film", file));
+    CHECK(result.errors.empty());
+  }
+  CHECK((contents(stored("film")) == contents(file)));
 }
 
 TEST_CASE_METHOD(IngestFixture, "a file that is stored already is compared, and not written") {
