@@ -196,6 +196,7 @@ TEST_CASE_METHOD(IngestFixture, "a data folder that cannot be written is said") 
   std::filesystem::create_directory(data);
   make_file("data/uploads.db", "no database, but somebody's text");
   check_error(ingest(file), 1, "file is not a database");
+  check_error(ingest(file), 1, database.string());
   CHECK(contents(database) == "no database, but somebody's text");
 }
 
