@@ -18,7 +18,8 @@ class Store;
 /// Uploads as files in a folder, their rows in a SQLite database; safe between processes, and on
 /// disk what the Python package resumable-upload reads and writes (README, "Disk formats").
 ///
-///     auto storage = co_await SQLiteStorage::open(engine, {.db_path = "uploads.db"});
+///     StorageOptions options{.db_path = "uploads.db"};  // Not inside the co_await: see the README.
+///     auto storage = co_await SQLiteStorage::open(engine, std::move(options));
 ///     ...
 ///     co_await storage->close(5s);
 ///
