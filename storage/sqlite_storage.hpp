@@ -18,7 +18,7 @@ class Store;
 /// Uploads as files in a folder, their rows in a SQLite database; safe between processes, and on
 /// disk what the Python package resumable-upload reads and writes (README, "Disk formats").
 ///
-///     StorageOptions options{.db_path = "uploads.db"};  // Not inside the co_await: see the README.
+///     StorageOptions options{.db_path = "uploads.db"};  // See "Quickstart" in the README.
 ///     auto storage = co_await SQLiteStorage::open(engine, std::move(options));
 ///     ...
 ///     co_await storage->close(5s);
