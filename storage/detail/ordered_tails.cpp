@@ -63,6 +63,7 @@ Task<std::optional<AppendResult>> OrderedTails::append_to(TailPtr tail, std::uin
     std::rethrow_exception(error);
   }
   if (session.has_ended() || session.is_complete()) co_return co_await end(*tail);
+  session.note_answered();
   store_.core.turns.note_move(tail->id);
   settle_later(tail);
   co_return AppendResult{AppendStatus::committed, session.offset(), false};
@@ -81,8 +82,14 @@ Task<void> OrderedTails::open(Tail& tail, std::uint64_t offset) {
 }
 
 Task<AppendResult> OrderedTails::end(Tail& tail) {
-  forget(tail);
-  co_return co_await tail.session->close();
+  try {
+    const AppendResult result = co_await tail.session->close();
+    forget(tail);  // Not before: until then the row does not tell what was answered.
+    co_return result;
+  } catch (...) {
+    forget(tail);
+    throw;
+  }
 }
 
 void OrderedTails::forget(Tail& tail) {

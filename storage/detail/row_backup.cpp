@@ -98,9 +98,9 @@ Task<void> create_and_fill(std::filesystem::path path, Task<void> fill) {
   Directory folder = co_await Directory::open(parent, false);
   // SQLite itself cannot be told to refuse a file that exists.
   File file = co_await folder.open_file(name.c_str(), Directory::Open::exclusive);
-  co_await file.close();
   std::exception_ptr error;
   try {
+    co_await file.close();
     co_await std::move(fill);
     co_await folder.sync();
   } catch (...) {

@@ -119,7 +119,9 @@ Task<AppendStatus> WriteSession::write_pieces(std::span<const std::byte> bytes) 
   const std::stop_token owner = co_await current_stop_token();
   const std::stop_token newer = taken_over_.get_token();
   bool canceled = false;
-  while (!bytes.empty() && !canceled && !owner.stop_requested() && !newer.stop_requested()) {
+  std::exception_ptr error;
+  while (!bytes.empty() && !canceled && !error && !owner.stop_requested() &&
+         !newer.stop_requested()) {
     const std::size_t room = k_piece_bytes - static_cast<std::size_t>(written_ % k_piece_bytes);
     const auto piece = bytes.first(std::min(bytes.size(), room));
     const bool alone = ends_with_write_ && piece.size() == bytes.size() && written_ == committed_;
@@ -131,11 +133,12 @@ Task<AppendStatus> WriteSession::write_pieces(std::span<const std::byte> bytes) 
       bytes = bytes.subspan(piece.size());
     } catch (...) {
       canceled = is_canceled(std::current_exception());
-      if (!canceled) {
-        fail();
-        throw;
-      }
+      if (!canceled) error = std::current_exception();
     }
+  }
+  if (error) {
+    co_await without_stop(fail_write(error));
+    std::rethrow_exception(error);
   }
   if (bytes.empty()) co_return AppendStatus::committed;
   co_return newer.stop_requested() ? AppendStatus::taken_over : AppendStatus::canceled;
@@ -221,6 +224,21 @@ Task<void> WriteSession::finish(AppendStatus status, bool keep) {
     result_ = AppendResult{status, committed_, length_ && committed_ >= *length_};
   }
   leave();
+}
+
+Task<void> WriteSession::fail_write(std::exception_ptr error) {
+  if (answered_ > committed_) {
+    written_ = answered_;
+    try {
+      co_await commit_written();
+    } catch (...) {  // The first error says more.
+    }
+  }
+  try {
+    std::rethrow_exception(error);
+  } catch (...) {
+    fail();
+  }
 }
 
 void WriteSession::fail() {

@@ -60,6 +60,10 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   bool is_complete() const { return length_ && written_ >= *length_; }
   std::uint64_t uncommitted_bytes() const { return written_ - committed_; }
 
+  /// What was written so far is acknowledged before it is committed: a later write that fails takes
+  /// none of it back.
+  void note_answered() { answered_ = written_; }
+
   /// A close that nobody waits for.
   void abandon();
 
@@ -86,6 +90,8 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   Task<AppendStatus> write_pieces(std::span<const std::byte> bytes);
   Task<void> commit_written();
   Task<void> finish(AppendStatus status, bool keep);
+  /// The error that a write threw ends the session, once what was answered is committed.
+  Task<void> fail_write(std::exception_ptr error);
   /// In a catch block: the error that is in flight ends the session.
   void fail();
   /// Others may have the upload from now on.
@@ -108,6 +114,7 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   std::optional<std::uint64_t> length_;
   std::uint64_t committed_ = 0;
   std::uint64_t written_ = 0;
+  std::uint64_t answered_ = 0;  // 0: nothing ahead of the commits.
   std::uint64_t in_flight_bytes_ = 0;
   std::optional<AppendResult> result_;  // Once ended: the answer of close,
   std::exception_ptr failure_;          // or its error.
