@@ -1,6 +1,8 @@
 // Two processes with a SQLiteStorage each, or two storages, on one upload. Which of them comes
 // first is made certain by holding one in the middle. A1 to A6 are the steps of an append.
 
+#include <atomic>
+
 #include "sqlite_process.hpp"
 
 using namespace tidemark;
@@ -176,4 +178,20 @@ TEST_CASE_METHOD(Contest, "an upload is free once the process that wrote it is k
   CHECK(has_bytes(path(), 1, 0, 500));
   CHECK(has_bytes(path(), k_loser, 500, 500 + length));
   CHECK(std::filesystem::file_size(path()) == 500 + length);
+}
+
+TEST_CASE("stats are answered in any thread while a storage closes") {
+  const TemporaryFolder folder;
+  SqliteStore store(folder.path());
+  create(store, "a", 100);
+  std::atomic<bool> done{false};
+  auto asking = in_background([&] {
+    std::uint64_t asked = 0;
+    for (; !done; ++asked) static_cast<void>(store->stats());
+    return asked;
+  });
+  CHECK(append(store, "a", 0, 1, 100) == committed(100, true));
+  store.wait(store->close(std::chrono::seconds(60)));
+  done = true;
+  CHECK(asking.get() > 0);
 }
