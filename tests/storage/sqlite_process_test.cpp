@@ -1,9 +1,9 @@
 // Two processes with a SQLiteStorage each, or two storages, on one upload. Which of them comes
 // first is made certain by holding one in the middle. A1 to A6 are the steps of an append.
 
-#include <atomic>
-
 #include "sqlite_process.hpp"
+
+#include <atomic>
 
 using namespace tidemark;
 using namespace tidemark::test;
