@@ -59,14 +59,18 @@ Task<std::optional<UploadState>> Store::find_state(UploadId id) {
 }
 
 void Store::stop_threads() {
-  commits.reset();
+  std::unique_lock lock(threads_mutex_);
+  auto last_commits = std::move(commits);
+  const auto last_reads = std::move(reads);
+  lock.unlock();         // To end them takes a while.
+  last_commits.reset();  // Before the checkpoints, which it asks for.
   checkpoints.reset();
-  reads.reset();
 }
 
 void Store::add_to(StorageStats& stats) const {
   stats.operations_running = running_;
-  if (closed) return;
+  const std::lock_guard lock(threads_mutex_);
+  if (!commits) return;
   commits->add_to(stats);
   stats.reads_queued = reads->queued();
 }

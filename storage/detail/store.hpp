@@ -1,7 +1,9 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -39,6 +41,7 @@ class Store {
   void start_threads();
   /// Ends the database threads; it blocks. No operation runs, none comes after.
   void stop_threads();
+  /// Any thread.
   void add_to(StorageStats& stats) const;
 
   /// While it lives, the storage does not close. Throws `shutting_down` when it has.
@@ -75,7 +78,8 @@ class Store {
   bool closed = false;   // nor does what they began before.
 
  private:
-  std::size_t running_ = 0;
+  std::atomic<std::size_t> running_ = 0;  // Changed on the executor, read by add_to.
+  mutable std::mutex threads_mutex_;      // add_to against stop_threads.
   WaitList idle_;
 };
 
