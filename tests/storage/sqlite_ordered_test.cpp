@@ -171,6 +171,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: completion is full") {
 }
 
 TEST_CASE_METHOD(OrderedFixture, "ordered: settled after 8 MiB") {
+  environment.slow_down();
   create("a", std::nullopt);
   std::uint64_t offset = 0;
   for (; offset < 8 * k_mib; offset += k_mib) {
@@ -284,6 +285,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: a checksum is asked before anything i
 }
 
 TEST_CASE_METHOD(OrderedFixture, "ordered: many uploads, and the storage closes on them") {
+  environment.slow_down();
   for (int i = 0; i < 50; ++i) {
     const UploadId id("u" + std::to_string(i));
     create(id, std::nullopt);

@@ -50,17 +50,22 @@ inline Task<void> drain_commits(Storage& storage) {
   co_await storage.set_metadata("barrier", std::move(nothing));
 }
 
-/// A calendar that a test moves, and a clock that it moves forward, beside faults.
+/// A calendar that a test moves, and a clock that it moves forward or slows down, beside faults.
 struct CalendarEnvironment : FaultEnvironment {
   TimePoint now() override {
-    return FaultEnvironment::now() + std::chrono::seconds(seconds_ahead.load());
+    const TimePoint real = FaultEnvironment::now() + std::chrono::seconds(seconds_ahead.load());
+    const TimePoint since = slow_since.load();
+    return since == TimePoint() ? real : since + (real - since) / 1000;
   }
+  /// From now on a second takes a quarter of an hour: what happens soon was not waited for.
+  void slow_down() { slow_since = now(); }
   /// For errors and warnings.
   void log(LogLevel level, std::string_view) override { lines += level == LogLevel::info ? 0 : 1; }
   SystemTime system_now() override { return SystemTime(std::chrono::microseconds(now_us.load())); }
   void advance(std::chrono::microseconds by) { now_us += by.count(); }
   std::atomic<std::int64_t> now_us{1'715'000'000'123'456};
   std::atomic<int> seconds_ahead{0};
+  std::atomic<TimePoint> slow_since{TimePoint()};
   std::atomic<int> lines{0};
 };
 
