@@ -54,10 +54,12 @@ struct BenchResult {
   double peak_rss_kib = 0;
 };
 
-/// Medians over the slices of each kind.
+/// Medians over the slices.
 struct WaitersResult {
   double alone_ops_per_s = 0;
   double with_waiters_ops_per_s = 0;
+  double ratio =
+      0;  ///< Of a slice with waiters to the mean of its neighbours: a drift cancels out.
 };
 
 /// The workload through the library.

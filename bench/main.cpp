@@ -191,15 +191,15 @@ void show_waiters(WaitersWorkload options, bool json) {
   const TemporaryFolder folder(options.appends.data_dir);
   options.appends.data_dir = folder.path();
   const WaitersResult result = run_apart(&run_waiters, options).result;
-  const double ratio = result.with_waiters_ops_per_s / result.alone_ops_per_s;
   if (json) {
     const boost::json::object all = {{"alone_ops_per_s", result.alone_ops_per_s},
                                      {"with_waiters_ops_per_s", result.with_waiters_ops_per_s},
-                                     {"ratio", ratio}};
+                                     {"ratio", result.ratio}};
     std::cout << boost::json::serialize(all) << '\n';
   } else {
     std::printf("alone %.0f ops/s, with %u waiters %.0f ops/s, ratio %.3f\n",
-                result.alone_ops_per_s, options.waiters, result.with_waiters_ops_per_s, ratio);
+                result.alone_ops_per_s, options.waiters, result.with_waiters_ops_per_s,
+                result.ratio);
   }
 }
 

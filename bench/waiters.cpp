@@ -58,13 +58,19 @@ double median(std::vector<double> values) {
 Task<WaitersResult> run(EngineLoad& load, const WaitersWorkload& options) {
   std::vector<double> alone;
   std::vector<double> with_waiters;
+  std::vector<double> ratios;
   load.start();
+  double before = co_await measure_alone(load);
   for (unsigned slice = 0; slice < options.slices; ++slice) {
-    alone.push_back(co_await measure_alone(load));
-    with_waiters.push_back(co_await measure_with_waiters(load, options.waiters));
+    const double waited = co_await measure_with_waiters(load, options.waiters);
+    const double after = co_await measure_alone(load);
+    alone.push_back(after);
+    with_waiters.push_back(waited);
+    ratios.push_back(2 * waited / (before + after));
+    before = after;
   }
   co_await load.stop();
-  co_return WaitersResult{median(alone), median(with_waiters)};
+  co_return WaitersResult{median(alone), median(with_waiters), median(ratios)};
 }
 
 Task<void> create_locked(EngineLoad& load, unsigned count) {
