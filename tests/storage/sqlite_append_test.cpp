@@ -132,8 +132,8 @@ TEST_CASE_METHOD(ProtocolFixture, "A2: the row is read under the lock") {
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "A4, A5: an append is stable, then in its row, then answered") {
-  const std::size_t size = GENERATE(1, 4096, 5000, k_mib, k_mib + 1);
-  const std::uint64_t begin = GENERATE(0, 10, 4096);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 1, 4096, 5000, k_mib, k_mib + 1);
+  const std::uint64_t begin = GENERATE(as<std::uint64_t>{}, 0, 10, 4096);
   CAPTURE(size, begin);
   create("a", std::nullopt);
   if (begin > 0) append("a", 0, begin);
@@ -154,7 +154,7 @@ TEST_CASE_METHOD(ProtocolFixture, "A4, A5: an append is stable, then in its row,
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "A4: a commit of another's unsynced bytes waits for their sync") {
-  const std::size_t size = GENERATE(1, 4096, k_mib);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 1, 4096, k_mib);
   CAPTURE(size);
   foreign.create("a", -1);
   foreign.append("a", 1, 0, 8192);
@@ -281,7 +281,7 @@ TEST_CASE_METHOD(ProtocolFixture,
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "A5: a commit that lost its compare answers the true offset") {
-  const std::size_t size = GENERATE(100, k_mib);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 100, k_mib);
   create("a", std::nullopt);
   environment.on_submit(first_of(Kind::write, "a", 1, Fault::hold_result()));
   const auto running = start_append("a", 0, size);
@@ -376,7 +376,7 @@ TEST_CASE_METHOD(ProtocolFixture, "A6: the lock is free when the answer is there
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "with a checksum nothing is committed before it matched") {
-  const std::size_t size = GENERATE(10, 3 * k_mib + 17);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 10, 3 * k_mib + 17);
   create("a", size);
   LookingChecksum right(foreign, true);
   CHECK(append("a", 0, size, {.checksum = &right}) == committed(size, true));

@@ -31,7 +31,7 @@ TEST_CASE_METHOD(ProtocolFixture,
                  "an append that is asked to stop at any step leaves what is true") {
   const bool done = GENERATE(false, true);
   const bool with_checksum = GENERATE(false, true);
-  const std::size_t size = GENERATE(100, 3 * k_mib);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 100, 3 * k_mib);
   CAPTURE(done, with_checksum, size);
   const std::uint64_t end = k_begin + size;
   int canceled = 0;

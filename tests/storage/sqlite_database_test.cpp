@@ -300,8 +300,8 @@ TEST_CASE_METHOD(SqliteFolder, "a commit that failed keeps nothing, and the next
   LogVfs vfs;
   ProtocolStore store(folder.path(), {.sqlite_vfs = LogVfs::k_name});
   store.create_at("a", 5000, 10'000);
-  vfs.on_call([kind = kind, code = code](const SqliteCall& call) {
-    return call.is_log && call.kind == kind ? code : SQLITE_OK;
+  vfs.on_call([failing = kind, answer = code](const SqliteCall& call) {
+    return call.is_log && call.kind == failing ? answer : SQLITE_OK;
   });
   CHECK(store.append_error("a", 5000, 100) == expected);
   CHECK(store.append_error("a", 5000, 100) == expected);

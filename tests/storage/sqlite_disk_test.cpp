@@ -266,7 +266,7 @@ TEST_CASE_METHOD(SqliteFolder, "a database that can only be read is not opened")
 
 TEST_CASE_METHOD(ProtocolFixture, "what stands in the place of a data file is not touched") {
   const std::string kind = GENERATE("link", "dangling link", "folder", "pipe");
-  const std::uint64_t offset = GENERATE(0, 100);
+  const std::uint64_t offset = GENERATE(as<std::uint64_t>{}, 0, 100);
   CAPTURE(kind, offset);
   create("a", 1000);
   if (offset > 0) append("a", 0, offset);

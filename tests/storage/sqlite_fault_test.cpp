@@ -43,7 +43,7 @@ Task<std::error_code> append_outcome(Storage& storage, UploadId id, std::size_t 
 TEST_CASE_METHOD(ProtocolFixture, "A4: a sync that failed commits nothing and is not repeated") {
   const int code = GENERATE(EIO, ENOSPC, EDQUOT);
   const bool done = GENERATE(false, true);
-  const std::size_t size = GENERATE(100, k_mib + 100);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 100, k_mib + 100);
   const bool set_aside = GENERATE(false, true);
   CAPTURE(code, done, size, set_aside);
   // On blocks that were set aside a write may be stable by itself.
@@ -170,10 +170,10 @@ TEST_CASE_METHOD(ProtocolFixture,
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "writes that are cut short go on") {
-  const std::uint64_t most = GENERATE(7, 511, 512, 4095, 4096, 4097, 65535);
+  const std::uint64_t most = GENERATE(as<std::uint64_t>{}, 7, 511, 512, 4095, 4096, 4097, 65535);
   CAPTURE(most);
   create_at("a", k_begin, std::uint64_t{600'000} + k_begin);
-  for (const std::uint64_t size : {300'000, 300'000}) {
+  for (const std::uint64_t size : {300'000U, 300'000U}) {
     const std::uint64_t offset = static_cast<std::uint64_t>(foreign.offset("a"));
     environment.on_submit([=](const Operation& operation, std::uint64_t) {
       return operation.kind == Kind::write ? Fault::shorten(most) : Fault::none();
@@ -193,7 +193,7 @@ TEST_CASE_METHOD(ProtocolFixture, "a write of nothing is an error, not an endles
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "an interruption at any step changes nothing") {
-  const std::size_t size = GENERATE(100, k_mib + 100);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 100, k_mib + 100);
   std::uint64_t steps = 1;
   for (bool reached = true; reached; ++steps) {
     CAPTURE(steps);
@@ -221,7 +221,7 @@ TEST_CASE_METHOD(ProtocolFixture,
                  "whichever step of an append fails, nothing acknowledged is lost") {
   const int code = GENERATE(EIO, ENOSPC, EDQUOT, EROFS);
   const bool done = GENERATE(false, true);
-  const std::size_t size = GENERATE(100, 2 * k_mib + 100);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 100, 2 * k_mib + 100);
   CAPTURE(code, done, size);
   const Fault fault = done ? Fault::done_but_answer(-code) : Fault::answer(-code);
   std::uint64_t step = 1;

@@ -80,7 +80,7 @@ constexpr Operations k_settling[] = {
 
 TEST_CASE_METHOD(OrderedFixture,
                  "ordered: answered before any sync, and kept locked until the row") {
-  const std::size_t size = GENERATE(100, k_mib + 5);
+  const std::size_t size = GENERATE(as<std::size_t>{}, 100, k_mib + 5);
   create("a", std::nullopt);
   const OperationLog log(environment, &hold_stable);
   CHECK(append("a", 0, size, k_ordered) == committed(size));
