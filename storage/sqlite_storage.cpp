@@ -1,8 +1,9 @@
 #include <algorithm>
 #include <exception>
+#include <system_error>
 #include <utility>
 
-#include <tidemark/engine/assert.hpp>
+#include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/stop.hpp>
 #include <tidemark/storage/detail/failure.hpp>
 #include <tidemark/storage/detail/file_reader.hpp>
@@ -136,7 +137,14 @@ Task<AppendResult> SQLiteStorage::append(UploadId id, std::uint64_t offset,
   refuse_if_closing("append", id);
   const Durability durability = options.durability.value_or(store_->options.durability);
   if (durability == Durability::ordered && options.checksum == nullptr) {
-    co_return co_await tails_->append(id, offset, bytes);
+    try {
+      co_return co_await tails_->append(id, offset, bytes);
+    } catch (const std::system_error& error) {
+      if (!is_canceled(error)) throw;
+    }
+    const std::optional<Upload> upload = co_await without_stop(get_upload(id));
+    if (!upload) throw StorageError(Errc::not_found, "append", id.view(), "");
+    co_return AppendResult{AppendStatus::canceled, upload->offset, upload->completed};
   }
   if (!tails_->empty()) co_await tails_->settle(id);
   co_return co_await Storage::append(id, offset, bytes, options);
