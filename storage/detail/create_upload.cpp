@@ -83,15 +83,21 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
   if (taken) throw StorageError(Errc::already_exists, operation, id.view(), "");
   // O_EXCL would say no more: a file without a row is a leftover, and one with a row is found out
   // under its lock.
-  FileLock lock = co_await FileLock::open(store.folder, id.c_str(), Directory::Open::always,
-                                          store.lock_deadline());
-  const FileStatus status = co_await lock.file().status();
-  if (status.size > 0) {
+  while (true) {
+    FileLock lock = co_await FileLock::open(store.folder, id.c_str(), Directory::Open::always,
+                                            store.lock_deadline());
+    const FileStatus status = co_await lock.file().status();
+    if (status.size == 0 && status.links == 1) co_return lock;
     const std::optional<UploadState> row = co_await store.find_state(id);
     if (row) throw StorageError(Errc::already_exists, operation, id.view(), "");
-    co_await lock.file().truncate(0);
+    if (status.links == 1) {
+      co_await lock.file().truncate(0);
+      co_return lock;
+    }
+    // A release was cut short: under its other name the file is the application's.
+    co_await store.folder.unlink(id.c_str());
+    co_await lock.close();
   }
-  co_return lock;
 }
 
 Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Task<void> fill,

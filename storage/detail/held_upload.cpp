@@ -53,8 +53,8 @@ Task<void> HeldUpload::make_stable() {
     co_await store_.syncs.sync(file(), sync_failures_);
     if (!prefix_stable_) co_await store_.names.sync();
   } catch (...) {
-    const bool may_lose = !prefix_stable_ && state_ && state_->offset > 0;
-    if (may_lose) store_.stable.poison(id_, status_);
+    const bool prefix = !prefix_stable_ && state_ && state_->offset > 0;
+    if (prefix || found_bytes_) store_.stable.poison(id_, status_);
     throw;
   }
   sync_failures_ = store_.syncs.failures();

@@ -36,6 +36,9 @@ class HeldUpload {
   bool is_prefix_stable() const { return prefix_stable_; }
   /// Bytes were written in the page cache, or past it without a sync, up to `end`.
   void wrote(std::uint64_t end, bool stable);
+  /// Bytes that an earlier operation wrote are to be made stable: when that fails, nobody writes
+  /// them again.
+  void found_bytes() { dirty_ = found_bytes_ = true; }
 
   /// A4: makes everything in the file stable, unless it is.
   Task<void> make_stable();
@@ -57,6 +60,7 @@ class HeldUpload {
   std::optional<UploadState> state_;
   bool prefix_stable_ = false;
   bool dirty_ = false;
+  bool found_bytes_ = false;
   std::uint64_t sync_failures_ = 0;  // As SyncGroup counts, before the first write.
 };
 

@@ -44,7 +44,7 @@ Task<bool> commit_chunks(Hold& hold, const UploadId& id, const UploadState& stat
   if (next > hold.upload.status().size) {
     fail(Errc::corrupt, hold.operation, id, "its file has fewer bytes");
   }
-  hold.upload.wrote(next, false);
+  hold.upload.found_bytes();
   const OffsetMove move =
       co_await hold.upload.commit(state.offset, next, hold.store.options.durability);
   if (move.moved) hold.store.core.turns.note_move(id);
@@ -160,7 +160,7 @@ Task<void> write_chunk(Store& store, UploadId id, std::uint64_t offset,
 Task<void> sync_file(Store& store, UploadId id) {
   Hold hold(store, id, "sync");
   co_await hold.take();
-  hold.upload.wrote(0, false);
+  hold.upload.found_bytes();
   co_await hold.upload.make_stable();
 }
 
