@@ -141,12 +141,38 @@ void perform_blocking(Operation& operation) noexcept {
   operation.result = result < 0 ? -errno : result;
 }
 
-bool never_blocks(const Operation& operation) {
+namespace {
+
+/// The status of a file whose name and inode the kernel has in memory; false when it has not (or
+/// is older than Linux 5.12): a name that must be looked up on the disk may wait for it.
+bool stat_cached(Operation& operation) noexcept {
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_CACHED;
+  const long fd = ::syscall(SYS_openat2, operation.fd, operation.path, &how, sizeof how);
+  if (fd < 0) return false;
+  Operation of_file;
+  of_file.kind = Operation::Kind::stat;
+  of_file.fd = static_cast<int>(fd);
+  of_file.stat = operation.stat;
+  perform_blocking(of_file);
+  operation.result = of_file.result;
+  ::close(of_file.fd);
+  return true;
+}
+
+}  // namespace
+
+bool perform_at_once(Operation& operation) noexcept {
   switch (operation.kind) {
     case Operation::Kind::lock:
-      return (operation.flags & (LOCK_NB | LOCK_UN)) != 0;
+      if ((operation.flags & (LOCK_NB | LOCK_UN)) == 0) return false;
+      perform_blocking(operation);
+      return true;
     case Operation::Kind::stat:
-      return operation.path[0] == '\0';  // Of an open file: the inode is in memory.
+      if (operation.path[0] != '\0') return stat_cached(operation);
+      perform_blocking(operation);  // Of an open file: the inode is in memory.
+      return true;
     default:
       return false;
   }

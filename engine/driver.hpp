@@ -138,21 +138,22 @@ class Driver {
 struct DriverOptions {
   DriverKind kind = DriverKind::automatic;
   unsigned queue_entries = 256;  // Operations in the kernel at once; more wait in user space.
-  unsigned worker_threads = 4;   // For blocking calls; all I/O with DriverKind::threads.
+  unsigned worker_threads = 16;  // For blocking calls; all I/O with DriverKind::threads.
 };
 
 namespace detail {
 /// The drivers of this library: UringDriver or ThreadDriver.
 std::unique_ptr<Driver> make_real_driver(const DriverOptions& options, Environment& environment);
 
-/// True for an operation that no local file system makes wait: done in place by every driver.
-bool never_blocks(const Operation& operation);
-
 /// The time from `now` to `deadline`, never negative, as the kernel takes it.
 __kernel_timespec time_left(TimePoint deadline, TimePoint now);
 
 /// Runs the system call of `operation` in the calling thread and sets its result.
 void perform_blocking(Operation& operation) noexcept;
+
+/// The same where no local file system would make the thread wait; else does nothing and returns
+/// false.
+bool perform_at_once(Operation& operation) noexcept;
 }  // namespace detail
 
 }  // namespace tidemark

@@ -16,7 +16,7 @@ struct EngineOptions {
   DriverKind driver = DriverKind::automatic;
   unsigned executors = 1;        // 1 to 256 threads, each with a driver of its own.
   unsigned queue_entries = 256;  // 8 to 4096 operations in the kernel at once, for each executor.
-  unsigned worker_threads = 4;   // 1 to 64 threads for blocking calls, for each executor.
+  unsigned worker_threads = 16;  // 1 to 64 threads for blocking calls, for each executor.
   std::size_t bytes_in_flight = std::size_t{64} << 20;  // At least 4 MiB of I/O buffers.
   Environment* environment = &Environment::real();      // Outlives the engine.
 };

@@ -10,8 +10,7 @@ ThreadDriver::ThreadDriver(unsigned max_threads, Environment& environment)
 
 bool ThreadDriver::submit(Operation& operation) {
   ++stats_.submitted;
-  if (detail::never_blocks(operation)) {
-    detail::perform_blocking(operation);
+  if (detail::perform_at_once(operation)) {
     ++stats_.completed;
     return true;
   }

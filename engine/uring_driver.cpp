@@ -22,6 +22,10 @@ constexpr std::uint64_t k_event_tag = 2;
 // A longer transfer than the kernel makes at once would be cut short there in any case.
 constexpr std::uint64_t k_max_transfer_bytes = std::uint64_t{1} << 30;
 
+// How many writes and the like may block in the kernel at once. Its own bound, of four for each
+// processor, left a disk with 256 writers idle (64 KiB each: 12 k/s against 20 k/s).
+constexpr unsigned k_max_blocked = 64;
+
 constexpr std::array k_needed = {
     IORING_OP_READ,   IORING_OP_WRITE,     IORING_OP_FSYNC,        IORING_OP_OPENAT2,
     IORING_OP_STATX,  IORING_OP_FALLOCATE, IORING_OP_UNLINKAT,     IORING_OP_RENAMEAT,
@@ -150,8 +154,7 @@ UringDriver::~UringDriver() {
 
 bool UringDriver::submit(Operation& operation) {
   ++stats_.submitted;
-  if (detail::never_blocks(operation)) {
-    detail::perform_blocking(operation);
+  if (detail::perform_at_once(operation)) {
     ++stats_.completed;
     return true;
   }
@@ -202,6 +205,8 @@ void UringDriver::wait(std::optional<TimePoint> deadline) {
         ::syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
     TIDEMARK_ASSERT(error == 0, "the executor's thread enables the ring once");
     enabled_ = true;
+    unsigned bounds[2] = {k_max_blocked, 0};  // 0: leaves the workers for sockets as they are.
+    io_uring_register_iowq_max_workers(&ring_, bounds);
   }
   watch_event();
   enter(finished_.empty() ? deadline : TimePoint::min());
