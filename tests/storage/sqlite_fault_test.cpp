@@ -29,9 +29,11 @@ Errc meaning_of(int code) {
   return code == ENOSPC || code == EDQUOT ? Errc::no_space : Errc::io_error;
 }
 
-Task<std::error_code> append_outcome(Storage& storage, UploadId id, std::size_t size) {
+Task<std::error_code> write_outcome(SQLiteStorage& storage, UploadId id, std::size_t size) {
   try {
-    co_await append_test_bytes(storage, id, 1, 0, size);
+    const std::unique_ptr<UploadWriter> writer = co_await storage.open_writer(id);
+    co_await write_bytes(storage, *writer, size);
+    co_await writer->close();
   } catch (const StorageError& error) {
     co_return error.code();
   }
@@ -148,7 +150,7 @@ TEST_CASE_METHOD(ProtocolFixture,
     return Fault::none();
   });
   std::vector<Task<std::error_code>> tasks;
-  for (const UploadId& id : ids) tasks.push_back(append_outcome(**this, id, k_size));
+  for (const UploadId& id : ids) tasks.push_back(write_outcome(**this, id, k_size));
   const auto running = start(when_all(std::move(tasks)));
   CHECK(running->wait_until_held(2));
   environment.release();

@@ -60,7 +60,11 @@ struct CalendarEnvironment : FaultEnvironment {
   /// From now on a second takes a quarter of an hour: what happens soon was not waited for.
   void slow_down() { slow_since = now(); }
   /// For errors and warnings.
-  void log(LogLevel level, std::string_view) override { lines += level == LogLevel::info ? 0 : 1; }
+  void log(LogLevel level, std::string_view) override {
+    if (level == LogLevel::info) return;
+    ++lines;
+    lines.notify_all();
+  }
   SystemTime system_now() override { return SystemTime(std::chrono::microseconds(now_us.load())); }
   void advance(std::chrono::microseconds by) { now_us += by.count(); }
   std::atomic<std::int64_t> now_us{1'715'000'000'123'456};
