@@ -49,7 +49,7 @@ FileSession::FileSession(Store& store, const UploadId& id, const WriterOptions& 
 Task<UploadState> FileSession::hold(TimePoint deadline) {
   const Store::Running running(store_);
   try {
-    co_return co_await held_.take(deadline);
+    co_return co_await held_.take(deadline, stop_token());
   } catch (...) {
     throw_as_storage_error(std::current_exception(), operation(), id().view());
   }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <stop_token>
 
 #include <tidemark/io/file_lock.hpp>
 #include <tidemark/storage/detail/store.hpp>
@@ -23,8 +24,9 @@ class HeldUpload {
   /// `lock_timeout`, and `corrupt` when something else stands at the name.
   Task<bool> lock(TimePoint deadline);
   /// A1, then A2: only with the lock it reads the row. Throws `not_found`, `lock_timeout`, and
-  /// `corrupt` when the file has fewer bytes than the offset.
-  Task<UploadState> take(TimePoint deadline);
+  /// `corrupt` when the file has fewer bytes than the offset. A stop requested on `newer` ends the
+  /// wait for another process: then it has no lock, and tells what the row says.
+  Task<UploadState> take(TimePoint deadline, std::stop_token newer = {});
   /// A6. Also when nothing was taken.
   void release() { lock_.release(); }
   /// The same on a worker thread, for a file that was unlinked.

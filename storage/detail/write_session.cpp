@@ -52,9 +52,8 @@ Task<void> WriteSession::begin() {
   }
   length_ = state.length;
   committed_ = written_ = state.offset;
-  if (turn_.is_taken_over()) {
-    core_.count([](StorageStats& stats) { ++stats.take_overs; });
-    taken_over_.request_stop();
+  if (turn_.is_taken_over()) note_taken_over();
+  if (taken_over_.stop_requested()) {
     co_await finish(AppendStatus::taken_over, false);
   } else if (options_.offset && *options_.offset != committed_) {
     core_.count([](StorageStats& stats) { ++stats.conflicts; });
@@ -185,9 +184,13 @@ Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, AppendStatus
 
 void WriteSession::on_taken_over() {
   const std::shared_ptr<WriteSession> self = shared_from_this();
-  core_.count([](StorageStats& stats) { ++stats.take_overs; });
-  taken_over_.request_stop();
+  note_taken_over();
   core_.endings.spawn(end(self, AppendStatus::taken_over));
+}
+
+void WriteSession::note_taken_over() {
+  if (!taken_over_.request_stop()) return;
+  core_.count([](StorageStats& stats) { ++stats.take_overs; });
 }
 
 Task<void> WriteSession::commit_written() {

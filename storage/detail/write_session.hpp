@@ -73,6 +73,7 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   const char* operation() const { return operation_; }
 
   /// In its turn: takes what else guards the upload, and tells where it stands. Throws `not_found`.
+  /// A take-over ends the wait; then nothing is taken.
   virtual Task<UploadState> hold(TimePoint deadline) = 0;
   /// Writes all of `bytes`. `alone`: the commit that follows at once covers nothing else.
   virtual Task<void> write_piece(std::uint64_t offset, std::span<const std::byte> bytes,
@@ -97,6 +98,7 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   /// Others may have the upload from now on.
   void leave();
   void on_taken_over();
+  void note_taken_over();
 
   static Task<void> end(std::shared_ptr<WriteSession> session, AppendStatus status);
   static Task<void> write_behind(std::shared_ptr<WriteSession> session, AsyncMutex::Guard step,

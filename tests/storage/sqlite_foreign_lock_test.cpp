@@ -94,6 +94,13 @@ Task<int> all_until(SQLiteStorage& storage, int uploads, Work work, const std::a
   co_return sum;
 }
 
+Task<AppendResult> open_and_write(SQLiteStorage& storage, WriterOptions options) {
+  const auto writer = co_await storage.open_writer("a", options);
+  const Bytes bytes = test_bytes(k_ours, writer->offset(), 50);
+  co_await writer->write(bytes);
+  co_return co_await writer->close();
+}
+
 }  // namespace
 
 TEST_CASE_METHOD(Held, "a row that changed before the lock was taken is read after it",
@@ -141,24 +148,46 @@ TEST_CASE_METHOD(Held, "a row that changed before the lock was taken is read aft
 TEST_CASE_METHOD(Held, "a writer begins where the upload stands once it is free", "[A1][A2]") {
   SqliteStore store(folder.path());
   REQUIRE(foreign.does("lock a"));
-  const auto write = [](SQLiteStorage& storage,
-                        std::optional<std::uint64_t> at) -> Task<AppendResult> {
-    const auto writer = co_await storage.open_writer("a", {.offset = at});
-    const Bytes bytes = test_bytes(k_ours, writer->offset(), 50);
-    co_await writer->write(bytes);
-    co_return co_await writer->close();
-  };
   const bool anywhere = GENERATE(true, false);
   OperationEvent waits = waits_for_lock(store.environment);
   const std::optional<std::uint64_t> at =
       anywhere ? std::nullopt : std::optional<std::uint64_t>(100);
-  auto writing = in_background([&] { return store.wait(write(*store, at)); });
+  auto writing = in_background([&] { return store.wait(open_and_write(*store, {.offset = at})); });
   waits.wait();
   CHECK(foreign.does("append a 100 2 60"));
   CHECK(foreign.does("unlock a"));
   CHECK(writing.get() == (anywhere ? committed(210) : conflict(160)));
   CHECK(has_bytes(path(), k_theirs, 0, 160));
   if (anywhere) CHECK(has_bytes(path(), k_ours, 160, 210));
+}
+
+TEST_CASE_METHOD(Held, "a take-over ends a wait for another process", "[A1]") {
+  SqliteStore store(folder.path());
+  REQUIRE(foreign.does("lock a"));
+  OperationEvent waits = waits_for_lock(store.environment);
+  auto older = in_background([&] { return append(store, "a", 100, k_ours, 500); });
+  waits.wait();
+  auto newer = in_background([&] {
+    return store.wait(open_and_write(*store, {.offset = 100, .take_over = true}));
+  });
+  CHECK(older.get() == AppendResult{AppendStatus::taken_over, 100, false});
+  CHECK(foreign.does("unlock a"));
+  CHECK(newer.get() == committed(150));
+  CHECK(store->stats().take_overs == 1);
+}
+
+TEST_CASE_METHOD(Held, "a delete ends a wait for another process, and goes first", "[A1]") {
+  SqliteStore store(folder.path());
+  REQUIRE(foreign.does("lock a"));
+  OperationEvent waits = waits_for_lock(store.environment);
+  auto older = in_background([&] { return append(store, "a", 100, k_ours, 500); });
+  waits.wait();
+  auto deleting = in_background([&] { store.wait(store->delete_upload("a")); });
+  CHECK(older.get() == AppendResult{AppendStatus::taken_over, 100, false});
+  CHECK(foreign.does("unlock a"));
+  deleting.get();
+  CHECK_FALSE(store.wait(store->get_upload("a")));
+  CHECK_FALSE(fs::exists(path()));
 }
 
 TEST_CASE_METHOD(Held, "who waits for an upload for too long is told", "[A1]") {
