@@ -29,6 +29,8 @@ namespace {
 using Clock = Meter::Clock;
 
 constexpr int k_rwf_dontcache = 0x80;  // From linux/fs.h of 6.14.
+constexpr unsigned k_max_blocked =
+    64;  // As UringDriver; the kernel's own bound is four a processor.
 
 // Durability::ordered: how far the row may be behind before it is committed in the background, and
 // where the upload waits for it.
@@ -40,9 +42,8 @@ RawMode choose_mode(const AppendWorkload& options) {
   if (options.durability == Durability::none) return RawMode::none;
   if (options.durability == Durability::ordered) return RawMode::syncfs;
   if (options.raw_mode) return *options.raw_mode;
-  const bool direct =
-      options.chunk_bytes >= 64 * 1024 && options.chunk_bytes % k_alignment_bytes == 0;
-  return direct ? RawMode::direct_alloc : RawMode::syncfs;
+  const bool whole_blocks = options.chunk_bytes % k_alignment_bytes == 0;
+  return whole_blocks ? RawMode::direct_alloc : RawMode::syncfs;
 }
 
 struct Upload {
@@ -116,6 +117,8 @@ RawAppend::RawAppend(const AppendWorkload& options)
   const int result =
       io_uring_queue_init(entries, &ring_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
   if (result < 0) die("io_uring_queue_init", -result);
+  unsigned bounds[2] = {k_max_blocked, 0};
+  io_uring_register_iowq_max_workers(&ring_, bounds);
   for (unsigned number = 0; number < options.uploads; ++number) open_file(number);
 }
 
