@@ -8,9 +8,9 @@ namespace tidemark::detail {
 namespace {
 
 /// One of several pieces of a commit goes past the page cache from here on; below this, pages and a
-/// shared sync are cheaper. On blocks that were set aside when the upload was made every whole block
-/// does: to write back pages there, the file system must mark each file's blocks as written, one
-/// after the other, within the sync (4 KiB x 64 uploads: 14 k/s against 0.4 k/s).
+/// shared sync are cheaper. On blocks that were set aside when the upload was made every whole
+/// block does: to write back pages there, the file system must mark each file's blocks as written,
+/// one after the other, within the sync (4 KiB x 64 uploads: 14 k/s against 0.4 k/s).
 constexpr std::size_t k_min_direct_bytes = std::size_t{64} << 10;
 
 /// A piece that is the whole commit, and not made of whole blocks, is one write that is stable at
@@ -76,7 +76,8 @@ Task<void> FileSession::write_piece(std::uint64_t offset, std::span<const std::b
       if (!head.empty()) co_await held_.file().write_at(offset, head, WriteMode::cached);
       if (!middle.empty()) co_await write_direct(offset + head.size(), middle, false);
       if (!rest.empty())
-        co_await held_.file().write_at(offset + bytes.size() - rest.size(), rest, WriteMode::cached);
+        co_await held_.file().write_at(offset + bytes.size() - rest.size(), rest,
+                                       WriteMode::cached);
     }
   } catch (...) {
     throw_as_storage_error(std::current_exception(), operation(), id().view());

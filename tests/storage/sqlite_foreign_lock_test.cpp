@@ -167,9 +167,8 @@ TEST_CASE_METHOD(Held, "a take-over ends a wait for another process", "[A1]") {
   OperationEvent waits = waits_for_lock(store.environment);
   auto older = in_background([&] { return append(store, "a", 100, k_ours, 500); });
   waits.wait();
-  auto newer = in_background([&] {
-    return store.wait(open_and_write(*store, {.offset = 100, .take_over = true}));
-  });
+  auto newer = in_background(
+      [&] { return store.wait(open_and_write(*store, {.offset = 100, .take_over = true})); });
   CHECK(older.get() == AppendResult{AppendStatus::taken_over, 100, false});
   CHECK(foreign.does("unlock a"));
   CHECK(newer.get() == committed(150));
