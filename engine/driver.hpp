@@ -70,8 +70,7 @@ struct Operation {
 
   // For the driver alone, while it holds the operation.
   Operation* next = nullptr;
-  std::uint8_t awaited =
-      0;  // Completions, its own and its cancel's, still to come from the kernel.
+  std::uint8_t awaited = 0;  // Its own and its cancel's completion, while the kernel has them.
 };
 
 /// FIFO of operations, linked through `next`. Not thread-safe.

@@ -14,7 +14,7 @@ namespace tidemark {
 /// Every bound of an engine. The defaults suit a server on a machine of any size.
 struct EngineOptions {
   DriverKind driver = DriverKind::automatic;
-  unsigned executors = 1;        // 1 to 256 threads, each with a driver of its own.
+  unsigned executors = 1;        // 1 to 256 threads, each with a driver; a storage is on one.
   unsigned queue_entries = 256;  // 8 to 4096 operations in the kernel at once, for each executor.
   unsigned worker_threads = 16;  // 1 to 64 threads for blocking calls, for each executor.
   std::size_t bytes_in_flight = std::size_t{64} << 20;  // At least 4 MiB of I/O buffers.
@@ -36,8 +36,9 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Blocks until everything that was started has finished; what still runs after `grace` is asked
-  /// to stop. Nothing is lost: operations in the kernel are waited for in any case.
+  /// Blocks until everything that was started has finished; what still runs after `grace`, which is
+  /// real time, is asked to stop. Nothing is lost: operations in the kernel are waited for in any
+  /// case.
   void close(std::chrono::nanoseconds grace);
 
   /// An executor for something new, each in its turn.

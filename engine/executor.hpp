@@ -30,9 +30,8 @@ struct Timer : WorkItem {
 /// through `run_next` and the loop, because symmetric transfer is a true tail call only in some
 /// builds, and a chain of a million finished awaits must not grow the stack in any.
 ///
-/// Thread safety: `post`, `executor`, `environment` and the root counts may be used from any
-/// thread, the rest from the executor's own. Lifetime: owned by an Engine, which outlives every
-/// task on it.
+/// Thread safety: as each member says; the rest is for the executor's own thread. Lifetime: owned
+/// by an Engine, which outlives every task on it.
 class Executor {
  public:
   Executor(Environment& environment, const DriverOptions& options, const std::string& name,
@@ -57,6 +56,7 @@ class Executor {
   /// Takes it out again; nothing happens when it already ran.
   void remove_timer(Timer& timer);
 
+  // Any thread, as are `engine_stop` and `root_started`.
   Driver& driver() { return *driver_; }
   Environment& environment() { return environment_; }
   /// So that a free coroutine whose first parameter is an Executor& binds to it (see Task).

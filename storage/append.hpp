@@ -9,12 +9,13 @@ namespace tidemark {
 
 /// What an acknowledged offset means.
 enum class Durability {
-  /// Data, then row, both stable before the answer. What `completed` always means.
+  /// Data, then row, both stable before the answer. Completion is always so, but with `none`.
   full,
   /// Answered once written; data and then row are made stable in the background, within 8 MiB or
   /// 1 s. A crash may take an upload back, never leave an offset ahead of its bytes.
   ordered,
-  /// Nothing is synced: for tests and for folders that do not survive a restart in any case.
+  /// Nothing is synced: for tests and for folders that do not survive a restart in any case. A
+  /// storage opened so never syncs its database, whatever an operation asks for.
   none,
 };
 

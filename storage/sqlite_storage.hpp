@@ -28,8 +28,10 @@ class Store;
 ///   A take-over works between the writers of one storage object.
 /// - A delete ends the present writer (`taken_over`) and goes before those who wait for the upload,
 ///   which then get `not_found`.
-/// - Durability::ordered holds for `append`: the upload and its lock are kept, and settled within
-///   8 MiB or 1 s, or when another operation needs the upload. Writers always commit fully.
+/// - Durability::ordered holds for an `append` without a checksum: the upload and its lock are
+/// kept,
+///   and settled within 8 MiB or 1 s, or when another operation needs the upload. Writers always
+///   commit fully.
 /// - update_offset and update_offset_atomic make the bytes stable themselves before they commit.
 /// - An upload that failed to sync bytes which another writer had committed throws `io_error` from
 ///   then on, because these bytes may be lost: look at the file, then open the storage anew.

@@ -30,8 +30,7 @@ class WriteSession;
 /// Uploads in the order of their ids, a page at a time.
 struct UploadPage {
   std::vector<Upload> uploads;
-  std::optional<UploadId> next =
-      {};  // Pass it as `after` for the next page; none: this was the last.
+  std::optional<UploadId> next = {};  // The next page's `after`; none: this was the last.
 };
 
 struct SweepOptions {
@@ -78,10 +77,11 @@ class Storage {
   // What a backend writes.
 
   /// Makes an upload of `length` bytes, or of a length that set_length tells later. A length of 0
-  /// is complete at once. Throws `already_exists`.
+  /// is complete at once. Throws `already_exists`, `quota_exceeded`, `no_space`, `lock_timeout`.
   virtual Task<void> create_upload(UploadId id, std::optional<std::uint64_t> length,
                                    Metadata metadata,
                                    std::optional<SystemTime> expires_at = std::nullopt) = 0;
+  /// Throws `corrupt` for facts that contradict each other.
   virtual Task<std::optional<Upload>> get_upload(UploadId id) = 0;
   /// Raises the offset to `offset`; a lower one changes nothing. The bytes below were written with
   /// write_chunk. Throws `not_found`, `length_exceeded`, `corrupt` when those bytes are not there.
@@ -93,19 +93,21 @@ class Storage {
   /// Tells a deferred length. Throws `not_found`, `invalid_argument` when it is known already or
   /// below the offset. A length that equals the offset completes the upload.
   virtual Task<void> set_length(UploadId id, std::uint64_t length) = 0;
-  /// Removes row, bytes and lock. Deleting nothing is no error.
+  /// Removes row, bytes and lock. Deleting nothing is no error. Throws `lock_timeout`.
   virtual Task<void> delete_upload(UploadId id) = 0;
-  /// Writes bytes that update_offset makes part of the upload later. Throws `invalid_argument`
-  /// below the committed offset, `length_exceeded` beyond the length.
+  /// Writes bytes that update_offset makes part of the upload later. Throws `not_found`,
+  /// `invalid_argument` below the committed offset, `length_exceeded` beyond the length.
   virtual Task<void> write_chunk(UploadId id, std::uint64_t offset,
                                  std::span<const std::byte> bytes) = 0;
-  /// What was written is stable when it returns.
+  /// What was written is stable when it returns. Throws `not_found`.
   virtual Task<void> sync(UploadId id) = 0;
-  /// The first bytes of the upload, at most `max_bytes`, bounded by the committed offset.
+  /// The first bytes of the upload, at most `max_bytes`, bounded by the committed offset. Throws
+  /// `not_found`.
   virtual Task<std::vector<std::byte>> read_file(UploadId id, std::size_t max_bytes) = 0;
   /// Where the bytes are; nothing is looked up.
   virtual std::filesystem::path get_file_path(UploadId id) const = 0;
-  /// Uploads whose ids come after `after`, in order; `limit` is at least 1.
+  /// Uploads whose ids come after `after`, in order; `limit` is at least 1. Facts that contradict
+  /// each other are left out.
   virtual Task<UploadPage> list_uploads(std::optional<UploadId> after, std::size_t limit) = 0;
   /// Unfinished uploads whose expiry has passed.
   virtual Task<std::vector<UploadId>> get_expired_uploads() = 0;
@@ -125,7 +127,8 @@ class Storage {
   virtual Task<std::unique_ptr<UploadWriter>> open_writer(UploadId id, WriterOptions options = {});
   /// Throws `not_found`.
   virtual Task<std::unique_ptr<UploadReader>> open_reader(UploadId id);
-  /// Reads committed bytes at `offset`; fewer than asked for at the committed offset.
+  /// Reads committed bytes at `offset`; fewer than asked for at the committed offset. Throws
+  /// `not_found`.
   virtual Task<std::size_t> read_at(UploadId id, std::uint64_t offset, std::span<std::byte> bytes);
   /// Waits until the committed offset is greater than `beyond`, or the upload is complete; gives
   /// the offset. Throws `not_found` also when the upload is deleted meanwhile. The default asks
@@ -142,10 +145,11 @@ class Storage {
   /// leaves the bytes under one name or both, never none. The default writes a copy of them, which
   /// it holds in memory.
   virtual Task<void> release_to(UploadId id, std::filesystem::path path);
-  /// Throw `not_found`. The defaults hold the upload's bytes in memory, delete it and make it anew:
-  /// a crash between may lose it, others see it come and go, `created_at` changes, and an upload
-  /// whose stored metadata cannot be read is left alone (`corrupt`). A backend that keeps anything
-  /// across a restart overrides both.
+  /// Throw `not_found`. A complete upload never expires, so that its expiry stays none. The
+  /// defaults hold the upload's bytes in memory, delete it and make it anew: a crash between may
+  /// lose it, others see it come and go, `created_at` changes, and an upload whose stored metadata
+  /// cannot be read is left alone (`corrupt`). A backend that keeps anything across a restart
+  /// overrides both.
   virtual Task<void> set_expiry(UploadId id, std::optional<SystemTime> expires_at);
   virtual Task<void> set_metadata(UploadId id, Metadata metadata);
   /// Removes what a crash between two steps can leave behind: nothing, by default.
@@ -155,8 +159,9 @@ class Storage {
   virtual Task<void> backup(std::filesystem::path path);
   /// Any thread.
   virtual StorageStats stats() const;
-  /// Waits for what goes on in the storage itself: writers that were destroyed and not closed. What
-  /// still runs after `grace` is asked to stop, and waited for. Begin no operation after it.
+  /// Once, at the end: begin no operation after it. Waits for operations that run, which their own
+  /// time-outs bound, and for writers that were destroyed and not closed; what of these still runs
+  /// after `grace` is asked to stop, and waited for.
   virtual Task<void> close(std::chrono::nanoseconds grace);
 
  protected:

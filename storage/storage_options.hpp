@@ -25,9 +25,10 @@ struct StorageOptions {
   std::size_t max_metadata_bytes = std::size_t{64} << 10;  // Of one upload, as stored.
   /// The sum of the declared lengths of unfinished uploads; none: no bound.
   std::optional<std::uint64_t> max_reserved_bytes = std::nullopt;
-  /// What a new upload, filled to its length, must leave free on the disk; else `no_space`.
+  /// What create_upload must find free on the disk beside the declared length; else `no_space`.
   std::uint64_t min_free_bytes = std::uint64_t{16} << 20;
-  /// How long an operation waits for another writer of the upload; then `lock_timeout`.
+  /// How long each wait for another writer of the upload may last, first for one of this process,
+  /// then for another process; then `lock_timeout`.
   std::chrono::nanoseconds lock_timeout = std::chrono::seconds(30);
   /// How long an operation waits while another process locks the database; then `busy`.
   std::chrono::nanoseconds commit_timeout = std::chrono::seconds(30);

@@ -34,20 +34,20 @@ class LatencyHistogram {
 /// each true, but not of one instant.
 struct StorageStats {
   std::uint64_t uploads_created = 0;
-  std::uint64_t uploads_completed = 0;
+  std::uint64_t uploads_completed = 0;  // By appends and writers.
   std::uint64_t uploads_deleted = 0;
   std::uint64_t appends = 0;  // Offsets committed.
   std::uint64_t bytes_committed = 0;
   std::uint64_t conflicts = 0;  // Appends and writers that met another offset.
   std::uint64_t take_overs = 0;
-  std::uint64_t errors = 0;         // Operations that threw a StorageError.
+  std::uint64_t errors = 0;         // Appends and writers that failed.
   std::uint64_t commit_groups = 0;  // Transactions of the commit thread.
   std::uint64_t checkpoints = 0;
   std::uint64_t wal_bytes = 0;  // Size of the write-ahead log at the last commit.
   std::size_t operations_running = 0;
   std::size_t commits_queued = 0;
   std::size_t reads_queued = 0;
-  LatencyHistogram append_latency;
+  LatencyHistogram append_latency;  // Of appends, but with Durability::ordered.
   LatencyHistogram commit_latency;  // From queueing a change of a row to its answer.
 };
 

@@ -24,11 +24,11 @@ struct Upload {
   Metadata metadata{};
   /// Empty, unless the stored metadata could not be read: then why, and `metadata` is empty.
   std::string metadata_error{};
-  std::chrono::sys_seconds created_at{};
-  /// Empty when the upload never expires.
+  std::chrono::sys_seconds created_at{};  // The epoch when what is stored cannot be read.
+  /// Empty when the upload never expires, or what is stored cannot be read.
   std::optional<std::chrono::sys_time<std::chrono::microseconds>> expires_at{};
   bool completed = false;
-  /// True for an upload that is to be a part of a concatenation.
+  /// It has been a part of a concatenation, or another implementation has marked it as one.
   bool is_partial = false;
   /// What a concatenated upload was made of, in order; else empty.
   std::vector<UploadId> parts{};

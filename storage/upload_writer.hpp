@@ -35,8 +35,10 @@ class UploadWriter {
   /// Appends `bytes`, which stay alive until the await returns. False once the writer has ended.
   /// More bytes than the upload has room for throw `length_exceeded`, and none of them are kept.
   virtual Task<bool> write(std::span<const std::byte> bytes) = 0;
-  /// The same for a buffer of the storage's pool, without a copy. Returns while the buffer is still
-  /// on its way, so that the next one can be received meanwhile; waits for the one before.
+  /// The same for a buffer of the storage's pool. Returns while the buffer is still on its way, so
+  /// that the next one can be received meanwhile; waits for the one before. Not copied where the
+  /// upload stands at a multiple of 4096 and the buffer has at least 64 KiB, or its blocks were set
+  /// aside because the length was known.
   virtual Task<bool> write(Buffer buffer) = 0;
   /// Makes what was written so far true: stable and acknowledged. With a checksum it commits
   /// nothing and answers where the upload stands.

@@ -22,14 +22,10 @@ Task<void> reserve_blocks(Store& store, const NewUpload& upload, File& file) {
   if (length > 0) co_await file.allocate(length);
 }
 
-/// Throws `quota_exceeded` when too much would be promised with this upload.
-void check_reserved(UploadRows& rows, const Store& store, const NewUpload& upload) {
-  const std::optional<std::uint64_t>& most = store.options.max_reserved_bytes;
-  if (!most || !upload.length || upload.offset == *upload.length) return;
-  const std::uint64_t reserved = rows.reserved_bytes();
-  if (reserved <= *most && *upload.length <= *most - reserved) return;
-  throw StorageError(Errc::quota_exceeded, k_operation, upload.id.view(),
-                     std::to_string(reserved) + " bytes are reserved");
+/// What is promised with a new upload: nothing when it is complete, or of unknown length.
+std::uint64_t bytes_to_reserve(const NewUpload& upload) {
+  const bool unfinished = upload.length && upload.offset < *upload.length;
+  return unfinished ? *upload.length : 0;
 }
 
 /// Removes a file that make_file made.
@@ -41,7 +37,8 @@ Task<void> discard(Store& store, UploadId id, FileLock& file) {
 /// Inserts the row of a file that is stable, and marks its parts.
 Task<void> insert_row(Store& store, const NewUpload& upload, const char* operation) {
   auto work = [&](UploadRows& rows) {
-    check_reserved(rows, store, upload);  // Again, now that nobody else can promise more.
+    // Again, now that nobody else can promise more.
+    check_reserved(rows, store, upload.id, bytes_to_reserve(upload), operation);
     if (!rows.insert(upload)) {
       throw StorageError(Errc::already_exists, operation, upload.id.view(), "");
     }
@@ -51,6 +48,16 @@ Task<void> insert_row(Store& store, const NewUpload& upload, const char* operati
 }
 
 }  // namespace
+
+void check_reserved(UploadRows& rows, const Store& store, const UploadId& id, std::uint64_t bytes,
+                    const char* operation) {
+  const std::optional<std::uint64_t>& most = store.options.max_reserved_bytes;
+  if (!most || bytes == 0) return;
+  const std::uint64_t reserved = rows.reserved_bytes();
+  if (reserved <= *most && bytes <= *most - reserved) return;
+  throw StorageError(Errc::quota_exceeded, operation, id.view(),
+                     std::to_string(reserved) + " bytes are reserved");
+}
 
 void check_metadata(const Store& store, const UploadId& id, std::string_view json,
                     std::string_view extra) {
@@ -128,7 +135,9 @@ Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Tas
 }
 
 Task<void> create(Store& store, NewUpload upload) {
-  auto check = [&](UploadRows& rows) { check_reserved(rows, store, upload); };
+  auto check = [&](UploadRows& rows) {
+    check_reserved(rows, store, upload.id, bytes_to_reserve(upload), k_operation);
+  };
   if (store.options.max_reserved_bytes) co_await store.reads->run(check);
   UploadTurns::Turn turn(store.core.turns, upload.id);
   co_await turn.take(turn.wait(), store.options.lock_timeout, k_operation);

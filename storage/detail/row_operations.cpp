@@ -109,7 +109,9 @@ Task<void> set_length(Store& store, UploadId id, std::uint64_t length) {
     if (!state) fail(Errc::not_found, k_operation, id);
     if (state->length) fail(Errc::invalid_argument, k_operation, id, "it is known already");
     if (length < state->offset) fail(Errc::invalid_argument, k_operation, id, "below the offset");
-    return length > state->offset && rows.set_length(id, length);
+    if (length == state->offset) return false;
+    check_reserved(rows, store, id, length, k_operation);
+    return rows.set_length(id, length);
   };
   const bool is_set = co_await store.commits->run(set);
   if (is_set) co_return;

@@ -19,6 +19,11 @@ NewUpload new_row(const Store& store, const UploadId& id, std::optional<std::uin
 void check_metadata(const Store& store, const UploadId& id, std::string_view json,
                     std::string_view extra);
 
+/// Throws `quota_exceeded` when `bytes` more would be promised to unfinished uploads than the
+/// options allow.
+void check_reserved(UploadRows& rows, const Store& store, const UploadId& id, std::uint64_t bytes,
+                    const char* operation);
+
 /// Makes the file, its name stable, and then the row.
 Task<void> create(Store& store, NewUpload upload);
 

@@ -89,7 +89,7 @@ UploadRows::UploadRows(Database database)
       expired_(database_, k_expired),
       unreadable_expiry_(database_, k_unreadable_expiry),
       reserved_(database_,
-                "SELECT COALESCE(SUM(upload_length), 0) FROM uploads "
+                "SELECT TOTAL(upload_length) FROM uploads "  // SUM fails when it overflows.
                 "WHERE upload_length > 0 AND \"offset\" < upload_length"),
       insert_(database_, k_insert_upload),
       advance_(database_,

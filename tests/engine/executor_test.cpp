@@ -96,6 +96,7 @@ struct Nesting : WorkItem {
   Nesting* other = nullptr;
   bool inside = false;
   bool nested = false;
+  bool ran = false;
 };
 
 TEST_CASE("an item never runs inside another", "[executor]") {
@@ -114,9 +115,11 @@ TEST_CASE("an item never runs inside another", "[executor]") {
   inner.run = [](WorkItem& base) noexcept {
     auto& self = static_cast<Nesting&>(base);
     self.nested = self.other->inside;
+    self.ran = true;
   };
   fixture.executor.post(outer);
   sync_wait(fixture.executor, nothing());
+  CHECK(inner.ran);
   CHECK_FALSE(inner.nested);
 }
 
@@ -168,7 +171,7 @@ TEST_CASE("a sleep is never too short", "[executor]") {
   for (const auto pause : {0us, 1us, 50us, 1000us, 2500us}) {
     CHECK(sync_wait(fixture.executor, measure(pause)) >= pause);
   }
-  CHECK(sync_wait(fixture.executor, measure(-1h)) < 1h);
+  sync_wait(fixture.executor, measure(-1h));  // It returns.
 }
 
 Task<void> stop_soon(std::stop_source& source) {

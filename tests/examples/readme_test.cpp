@@ -26,6 +26,8 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
 #include <boost/asio/write.hpp>
@@ -123,10 +125,13 @@ asio::awaitable<AppendResult> receive(asio::ip::tcp::socket& socket, SQLiteStora
   while (bytes > 0) {
     Buffer buffer = co_await async(storage.buffers().acquire(256 * 1024), asio::use_awaitable);
     const auto wanted = asio::buffer(buffer.data(), std::min(bytes, buffer.size()));
-    buffer.resize(co_await socket.async_read_some(wanted, asio::use_awaitable));
+    boost::system::error_code lost;
+    buffer.resize(
+        co_await asio::async_read(socket, wanted, asio::redirect_error(asio::use_awaitable, lost)));
     bytes -= buffer.size();
     const bool taken = co_await async(writer->write(std::move(buffer)), asio::use_awaitable);
     if (!taken) break;  // The writer has ended: close says why, and where the upload stands.
+    if (lost) throw boost::system::system_error(lost);
   }
   co_return co_await async(writer->close(), asio::use_awaitable);
 }
@@ -150,6 +155,24 @@ TEST_CASE_METHOD(SqliteFixture, "the README's Asio code receives an upload") {
   sent.get();
   CHECK(received.get() == AppendResult{AppendStatus::committed, 1'000'000, true});
   CHECK((contents(folder / "uploads/film") == text));
+}
+
+TEST_CASE_METHOD(SqliteFixture, "the README's Asio code keeps what came before a client went") {
+  wait((*this)->create_upload("film", 1'000'000, Metadata()));
+  asio::io_context io;
+  asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
+  asio::ip::tcp::socket client(io);
+  client.connect(acceptor.local_endpoint());
+  asio::ip::tcp::socket server = acceptor.accept();
+  asio::write(client, asio::buffer(std::string(300'000, 'x')));
+  client.close();
+  auto received =
+      asio::co_spawn(io, receive(server, **this, "film", 0, 1'000'000), asio::use_future);
+  io.run();
+  CHECK_THROWS_AS(received.get(), boost::system::system_error);
+  // The writer, destroyed, closes in the storage; who comes next waits for it.
+  const auto writer = wait((*this)->open_writer("film"));
+  CHECK(writer->offset() == 300'000);
 }
 
 /// Runs on the engine, and hands its answer to the loop.
@@ -194,13 +217,17 @@ TEST_CASE_METHOD(SqliteFixture, "the README's coroutine of another type awaits a
 Task<int> patch(SQLiteStorage& storage, UploadId id, std::uint64_t offset,
                 std::span<const std::byte> body) {
   try {
-    const AppendResult result = co_await with_timeout(storage.append(id, offset, body), 30s);
+    const AppendResult result = co_await with_timeout(storage.append(id, offset, body), 90s);
+    if (result.status == AppendStatus::canceled) co_return 503;
     co_return result.status == AppendStatus::committed ? 204 : 409;  // Both with result.offset.
   } catch (const StorageError& error) {
     if (error.code() == Errc::not_found) co_return 404;
+    if (error.code() == Errc::already_complete) co_return 409;
     if (error.code() == Errc::expired) co_return 410;
     if (error.code() == Errc::length_exceeded) co_return 413;
     if (error.code() == Errc::lock_timeout) co_return 423;
+    if (error.code() == Errc::busy || error.code() == Errc::shutting_down) co_return 503;
+    if (error.code() == Errc::no_space) co_return 507;
     co_return 500;  // error.what() tells all of it.
   }
 }
@@ -215,7 +242,7 @@ TEST_CASE_METHOD(SqliteFixture, "the README's errors become answers") {
   CHECK(status_of("film", 0, "12345") == 413);
   CHECK(status_of("film", 0, "12") == 204);
   CHECK(status_of("film", 2, "34") == 204);
-  CHECK(status_of("film", 4, "") == 500);
+  CHECK(status_of("film", 4, "") == 409);
 }
 
 /// Lines without what they begin and end with of blanks; a block may be indented elsewhere.

@@ -182,6 +182,32 @@ TEST_CASE_METHOD(SqliteFolder, "max_reserved_bytes bounds what is declared and u
   CHECK_FALSE(create_error("i", 600));
 }
 
+TEST_CASE_METHOD(SqliteFolder, "a length that is told later counts as reserved") {
+  ProtocolStore store(folder.path(), {.max_reserved_bytes = 1000});
+  const auto set_length_error = [&](UploadId id, std::uint64_t length) {
+    return store.error_of((*store).set_length(id, length));
+  };
+  store.create("a", std::nullopt);
+  store.create("b", std::nullopt);
+  CHECK(set_length_error("a", 1001) == Errc::quota_exceeded);
+  CHECK_FALSE(set_length_error("a", 999));
+  CHECK(set_length_error("b", 2) == Errc::quota_exceeded);
+  CHECK_FALSE(set_length_error("b", 1));
+  store.create("c", std::nullopt);
+  CHECK(store.append("c", 0, 500) == committed(500));
+  CHECK_FALSE(set_length_error("c", 500));  // Complete: nothing is reserved.
+}
+
+TEST_CASE_METHOD(SqliteFolder, "lengths that overflow together are too many") {
+  ProtocolStore store(folder.path(), {.max_reserved_bytes = 1000});
+  for (const char* const id : {"a", "b"}) {
+    store.create(id, std::nullopt);
+    store.foreign.exec("UPDATE uploads SET upload_length = 9223372036854775807");
+  }
+  const auto error = store.error_of((*store).create_upload("c", 1, Metadata()));
+  CHECK(error == Errc::quota_exceeded);
+}
+
 TEST_CASE_METHOD(SqliteFolder, "max_upload_bytes bounds each upload") {
   ProtocolStore store(folder.path(), {.max_upload_bytes = 1000});
   const auto create_error = [&](UploadId id, std::optional<std::uint64_t> length) {

@@ -127,7 +127,8 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: another operation settles first") {
   }
 }
 
-TEST_CASE_METHOD(OrderedFixture, "ordered: a delete, a join and a cleanup find what was answered") {
+TEST_CASE_METHOD(OrderedFixture, "ordered: a delete, a read and a cleanup find what was answered") {
+  environment.slow_down();
   create("a", std::nullopt);
   append("a", 0, 100, k_ordered);
   SECTION("delete") {
@@ -144,8 +145,12 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: a delete, a join and a cleanup find w
   SECTION("cleanup") {
     wait((**this).set_expiry("a", environment.system_now() + 1s));
     environment.advance(2s);
-    CHECK(wait((**this).cleanup_expired_uploads()) <= 1);
-    CHECK(foreign.has_row("a") == std::filesystem::exists(path("a")));
+    CHECK(wait((**this).cleanup_expired_uploads()) == 0);  // It is being written.
+    CHECK(answered("a") == 100);
+    wait((**this).sync("a"));
+    CHECK(wait((**this).cleanup_expired_uploads()) == 1);
+    CHECK_FALSE(foreign.has_row("a"));
+    CHECK_FALSE(std::filesystem::exists(path("a")));
   }
 }
 
