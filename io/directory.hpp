@@ -39,6 +39,7 @@ class Directory {
 
   Executor& executor() const { return handle_.executor(); }
   const std::filesystem::path& path() const { return path_; }
+  bool is_same(const Directory& other) const { return identity_.same_file(other.identity_); }
 
   /// Opens a regular file for reading and writing. A new file has `mode` less the umask.
   Task<File> open_file(const char* name, Open how, std::uint32_t mode = 0666);

@@ -83,7 +83,11 @@ Task<void> SQLiteStorage::create_upload(UploadId id, std::optional<std::uint64_t
 }
 
 Task<std::optional<Upload>> SQLiteStorage::get_upload(UploadId id) {
+  const bool ahead = tails_->offset_of(id).has_value();
   std::optional<Upload> upload = co_await run("get", id, detail::find_upload(*store_, id));
+  // Settled meanwhile: the row may have been read before that.
+  const bool settled = ahead && !tails_->offset_of(id);
+  if (settled) upload = co_await run("get", id, detail::find_upload(*store_, id));
   if (upload) {
     upload->offset = std::max(upload->offset, tails_->offset_of(id).value_or(0));
   }

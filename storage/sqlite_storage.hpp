@@ -42,7 +42,8 @@ class SQLiteStorage final : public Storage {
  public:
   /// Opens or makes the database and the folder; an older database gets the columns it lacks.
   /// Throws `corrupt` for a file that is no database of uploads, `busy` when it stays locked,
-  /// `invalid_argument` for a network file system, `no_space`, `io_error`.
+  /// `invalid_argument` for a network file system and for a database in the upload folder whose
+  /// name could be an upload's, `no_space`, `io_error`.
   static Task<std::unique_ptr<SQLiteStorage>> open(Engine& engine, StorageOptions options);
   ~SQLiteStorage() override;
 

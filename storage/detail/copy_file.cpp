@@ -33,8 +33,10 @@ Task<std::optional<std::uint64_t>> copy_range(File& from, std::uint64_t offset,
   }
 }
 
-Task<std::uint64_t> copy_through(Buffer& buffer, File& from, std::uint64_t offset,
+/// With a buffer for one step only: appends wait for them as well.
+Task<std::uint64_t> copy_through(BufferPool& buffers, File& from, std::uint64_t offset,
                                  std::uint64_t length, File& to, std::uint64_t at) {
+  Buffer buffer = co_await buffers.acquire(k_copy_bytes);
   buffer.resize(static_cast<std::size_t>(std::min<std::uint64_t>(length, buffer.capacity())));
   const std::size_t got = co_await from.read_at(offset, buffer.bytes());
   buffer.resize(got);
@@ -46,16 +48,14 @@ Task<std::uint64_t> copy_through(Buffer& buffer, File& from, std::uint64_t offse
 
 Task<void> copy_file(Store& store, File& from, std::uint64_t length, File& to, std::uint64_t at) {
   const std::stop_token stop = co_await current_stop_token();
-  std::optional<Buffer> buffer;  // Once the kernel has refused to do it alone.
+  bool in_kernel = true;  // Until it refuses.
   std::uint64_t done = 0;
   while (done < length) {
     if (stop.stop_requested()) throw operation_canceled();
     std::optional<std::uint64_t> step;
-    if (!buffer) step = co_await copy_range(from, done, length - done, to, at + done);
-    if (!step) {
-      if (!buffer) buffer = co_await store.copies.acquire(k_copy_bytes);
-      step = co_await copy_through(*buffer, from, done, length - done, to, at + done);
-    }
+    if (in_kernel) step = co_await copy_range(from, done, length - done, to, at + done);
+    in_kernel = step.has_value();
+    if (!step) step = co_await copy_through(store.copies, from, done, length - done, to, at + done);
     if (*step == 0) throw StorageError(Errc::corrupt, "copy", "", "a file became shorter");
     done += *step;
   }

@@ -28,8 +28,21 @@ std::uint64_t bytes_to_reserve(const NewUpload& upload) {
   return unfinished ? *upload.length : 0;
 }
 
-/// Removes a file that make_file made.
+/// Whether there is a row, or may be one.
+Task<bool> may_have_row(Store& store, const UploadId& id) {
+  try {
+    const std::optional<UploadState> state = co_await store.find_state(id);
+    co_return state.has_value();
+  } catch (const StorageError&) {
+    co_return true;
+  }
+}
+
+/// Removes a file that make_file made. Not when it has a row: of a COMMIT that came to be although
+/// it failed, or of another process, which was faster.
 Task<void> discard(Store& store, UploadId id, FileLock& file) {
+  const bool is_used = co_await may_have_row(store, id);
+  if (is_used) co_return;
   co_await store.folder.unlink(id.c_str());
   co_await file.close();
 }
@@ -91,8 +104,8 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
   // O_EXCL would say no more: a file without a row is a leftover, and one with a row is found out
   // under its lock.
   while (true) {
-    FileLock lock = co_await FileLock::open(store.folder, id.c_str(), Directory::Open::always,
-                                            store.lock_deadline());
+    FileLock lock =
+        co_await lock_file(store, id, Directory::Open::always, store.lock_deadline(), operation);
     const FileStatus status = co_await lock.file().status();
     if (status.size == 0 && status.links == 1) co_return lock;
     const std::optional<UploadState> row = co_await store.find_state(id);
@@ -118,9 +131,6 @@ Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Tas
     // A COMMIT that failed may still come to be: never leave a row without its bytes.
     keep_file = upload.offset > 0;
     co_await insert_row(store, upload, operation);
-  } catch (const StorageError& thrown) {
-    keep_file = keep_file || thrown.code() == Errc::already_exists;  // It is that upload's.
-    error = std::current_exception();
   } catch (...) {
     error = std::current_exception();
   }

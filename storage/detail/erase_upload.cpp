@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include <tidemark/engine/assert.hpp>
+#include <tidemark/engine/perform.hpp>
 #include <tidemark/storage/detail/upload_files.hpp>
 
 namespace tidemark::detail {
@@ -31,7 +32,8 @@ Task<void> take_free(Store& store, const std::vector<UploadId>& ids, Batch& batc
     if (free) {
       try {
         co_await leaving.held.lock(TimePoint::min());
-      } catch (const StorageError&) {  // Locked, or no file: an operation on it will say so.
+      } catch (const std::system_error& error) {  // An operation on it will say what is wrong.
+        if (is_canceled(error)) throw;
         free = false;
       }
     }
@@ -53,8 +55,11 @@ Task<void> erase_rows(Store& store, Batch& batch, SystemTime now) {
 }  // namespace
 
 Task<void> erase_file(Store& store, const UploadId& id, HeldUpload& held) {
-  co_await store.folder.unlink(id.c_str());
-  if (held.file().is_open()) co_await held.close();
+  // Without the lock another process may have made the upload anew.
+  if (held.file().is_open()) {
+    co_await store.folder.unlink(id.c_str());
+    co_await held.close();
+  }
   store.stable.forget(id);
   store.core.turns.note_move(id);
   store.core.count([](StorageStats& stats) { ++stats.uploads_deleted; });
@@ -64,13 +69,16 @@ Task<void> erase(Store& store, UploadId id) {
   UploadTurns::Turn turn(store.core.turns, id);
   co_await turn.take(turn.go_first(), store.options.lock_timeout, "delete");
   HeldUpload held(store, id, "delete");
+  bool is_no_file = false;  // It has no lock either.
   try {
     co_await held.lock(store.lock_deadline());
   } catch (const StorageError& error) {
-    if (error.code() != Errc::corrupt) throw;  // What is no file has no lock either.
+    if (error.code() != Errc::corrupt) throw;
+    is_no_file = true;
   }
   auto work = [&id](UploadRows& rows) { return rows.erase(id); };
   const bool existed = co_await store.commits->run_delete(work);
+  if (is_no_file) co_await store.folder.unlink(id.c_str());
   if (existed || held.file().is_open()) co_await erase_file(store, id, held);
 }
 

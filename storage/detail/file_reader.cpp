@@ -77,11 +77,16 @@ class FileReader final : public UploadReader {
 }  // namespace
 
 Task<std::unique_ptr<UploadReader>> open_file_reader(Store& store, UploadId id) {
-  const std::optional<UploadState> state = co_await store.find_state(id);
-  if (!state) throw StorageError(Errc::not_found, k_operation, id.view(), "");
-  File file = co_await open_data(store, id);
-  const FileStatus status = co_await file.status();
-  co_return std::make_unique<FileReader>(store, id, std::move(file), status, state->offset);
+  while (true) {
+    File file = co_await open_data(store, id);
+    const FileStatus status = co_await file.status();
+    const std::optional<UploadState> state = co_await store.find_state(id);
+    if (!state) throw StorageError(Errc::not_found, k_operation, id.view(), "");
+    // The row tells only of the file that stands at the name.
+    const std::optional<FileStatus> named = co_await store.folder.status(id.c_str());
+    if (named && !named->same_file(status)) continue;  // Deleted, and made anew.
+    co_return std::make_unique<FileReader>(store, id, std::move(file), status, state->offset);
+  }
 }
 
 }  // namespace tidemark::detail

@@ -8,19 +8,29 @@
 
 namespace tidemark::detail {
 
+Task<FileLock> lock_file(Store& store, const UploadId& id, Directory::Open how, TimePoint deadline,
+                         const char* operation) {
+  try {
+    co_return co_await FileLock::open(store.folder, id.c_str(), how, deadline);
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::timed_out) {
+      throw StorageError(Errc::lock_timeout, operation, id.view(), "another process has it");
+    }
+    if (!is_no_file(error)) throw;
+    throw StorageError(Errc::corrupt, operation, id.view(), "its file is no regular file");
+  }
+}
+
 void HeldUpload::fail(Errc code, const char* detail) const {
   throw StorageError(code, operation_, id_.view(), detail);
 }
 
 Task<bool> HeldUpload::lock(TimePoint deadline) {
   try {
-    lock_ =
-        co_await FileLock::open(store_.folder, id_.c_str(), Directory::Open::existing, deadline);
+    lock_ = co_await lock_file(store_, id_, Directory::Open::existing, deadline, operation_);
   } catch (const std::system_error& error) {
-    if (error.code() == std::errc::no_such_file_or_directory) co_return false;
-    if (error.code() == std::errc::timed_out) fail(Errc::lock_timeout, "another process has it");
-    if (is_no_file(error)) fail(Errc::corrupt, "its file is no regular file");
-    throw;
+    if (error.code() != std::errc::no_such_file_or_directory) throw;
+    co_return false;
   }
   status_ = co_await lock_.file().status();
   sync_failures_ = store_.syncs.failures();
@@ -56,7 +66,13 @@ void HeldUpload::wrote(std::uint64_t end, bool stable) {
 Task<void> HeldUpload::make_stable() {
   if (prefix_stable_ && !dirty_) co_return;
   try {
-    co_await store_.syncs.sync(file(), sync_failures_);
+    // What others wrote may have failed to reach the disk before this one looked: only the file's
+    // own sync still tells.
+    if (prefix_stable_ && !found_bytes_) {
+      co_await store_.syncs.sync(file(), sync_failures_);
+    } else {
+      co_await file().sync_data();
+    }
     if (!prefix_stable_) co_await store_.names.sync();
   } catch (...) {
     const bool prefix = !prefix_stable_ && state_ && state_->offset > 0;
@@ -71,7 +87,8 @@ Task<void> HeldUpload::make_stable() {
 Task<OffsetMove> HeldUpload::commit(std::uint64_t from, std::uint64_t to, Durability durability) {
   TIDEMARK_ASSERT(lock_.owns_lock() && state_, "who commits has the lock and has read the row");
   TIDEMARK_ASSERT(status_.size >= to, "no offset is committed ahead of its bytes");
-  const bool completes = state_->length && to >= *state_->length;
+  if (to > state_->length.value_or(to)) fail(Errc::length_exceeded, "");
+  const bool completes = to == state_->length;
   if (completes && status_.size > *state_->length) {
     co_await file().truncate(*state_->length);
     status_.size = *state_->length;
@@ -80,6 +97,12 @@ Task<OffsetMove> HeldUpload::commit(std::uint64_t from, std::uint64_t to, Durabi
   if (durability != Durability::none) co_await make_stable();
   store_.stable.forget(id_);
   const OffsetMove move = co_await move_offset(from, to);
+  const bool length_told = !state_->length && move.now.length && move.now.offset == from;
+  if (length_told) {  // Meanwhile: a commit that completes the upload has to cut the file first.
+    state_ = move.now;
+    co_return co_await commit(from, to, durability);
+  }
+  if (!move.moved && move.now.offset == from) fail(Errc::length_exceeded, "");
   if (move.moved && durability != Durability::none) store_.stable.note(id_, status_, to);
   state_ = move.now;
   co_return move;
@@ -87,16 +110,18 @@ Task<OffsetMove> HeldUpload::commit(std::uint64_t from, std::uint64_t to, Durabi
 
 Task<OffsetMove> HeldUpload::move_offset(std::uint64_t from, std::uint64_t to) {
   auto work = [&](UploadRows& rows) {
-    const bool moved = rows.advance(id_, from, to);
-    // A deferred length may have been told meanwhile.
-    const bool known = moved && state_->length;
-    std::optional<UploadState> now = known ? state_ : rows.find_state(id_);
-    if (now && moved) now->offset = to;
+    std::optional<UploadState> now = state_->length ? state_ : rows.find_state(id_);
+    const bool length_told = now && now->length != state_->length;
+    const bool moved = !length_told && rows.advance(id_, from, to);
+    if (moved) {
+      now->offset = to;
+    } else if (!length_told) {
+      now = rows.find_state(id_);
+    }
     return std::pair(moved, now);
   };
   const std::pair<bool, std::optional<UploadState>> result = co_await store_.commits->run(work);
   if (!result.second) fail(Errc::not_found, "it was deleted meanwhile");
-  if (!result.first && result.second->offset == from) fail(Errc::length_exceeded, "");
   co_return OffsetMove{result.first, *result.second};
 }
 

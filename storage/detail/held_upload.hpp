@@ -9,6 +9,11 @@
 
 namespace tidemark::detail {
 
+/// A1: opens the file of an upload and takes its lock. Throws `lock_timeout`, `corrupt` when
+/// something else stands at the name, and std::system_error.
+Task<FileLock> lock_file(Store& store, const UploadId& id, Directory::Open how, TimePoint deadline,
+                         const char* operation);
+
 /// An upload whose file this process has locked, for one operation. The rules A1 to A6 of an append
 /// are here and in FileSession; whoever uses it has the upload's turn (A1's in-process lock).
 ///
@@ -20,8 +25,7 @@ class HeldUpload {
 
   Executor& executor() const { return store_.executor(); }
 
-  /// A1: opens the file, never making it, and takes its lock. False when there is no file. Throws
-  /// `lock_timeout`, and `corrupt` when something else stands at the name.
+  /// lock_file, never making the file. False when there is none.
   Task<bool> lock(TimePoint deadline);
   /// A1, then A2: only with the lock it reads the row. Throws `not_found`, `lock_timeout`, and
   /// `corrupt` when the file has fewer bytes than the offset. A stop requested on `newer` ends the

@@ -69,7 +69,7 @@ Task<void> fill(Store& store, File& file, Parts& parts, const NewUpload& upload)
   }
   TIDEMARK_ASSERT(total == upload.offset, "the parts are as long as their rows said");
   if (store.options.durability == Durability::none) co_return;
-  co_await store.syncs.sync(file, store.syncs.failures());
+  co_await file.sync_data();
 }
 
 /// The sum of the lengths. Throws when it is more than an upload may have.

@@ -1,6 +1,7 @@
 #include <chrono>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include <sqlite3.h>
@@ -86,6 +87,10 @@ Task<std::unique_ptr<Store>> open_store(StorageCore& core, StorageOptions option
   std::filesystem::path parent = options.db_path.parent_path();
   if (parent.empty()) parent = ".";
   Directory above = co_await open_folder(std::move(parent), options);
+  const std::string name = options.db_path.filename().string();
+  if (uploads.is_same(above) && UploadId::parse(name)) {
+    refuse(Errc::invalid_argument, options.db_path, "an upload could have that name");
+  }
   StepThread thread(environment, "tidemark-open");
   auto store = std::make_unique<Store>(core, options, std::move(uploads), bytes_in_flight);
   auto prepare_database = [&] { prepare(options); };

@@ -102,7 +102,8 @@ void OrderedTails::settle_later(const TailPtr& tail) {
   if (!std::exchange(tail->timed, true)) {
     store_.core.endings.spawn(pause_and_settle(*this, tail));
   }
-  if (tail->session->uncommitted_bytes() >= k_settle_bytes) tail->early.request_stop();
+  const bool many = tails_.size() > k_max_tails;
+  if (many || tail->session->uncommitted_bytes() >= k_settle_bytes) tail->early.request_stop();
 }
 
 Task<void> OrderedTails::pause_and_settle(OrderedTails& tails, TailPtr tail) {
@@ -124,7 +125,7 @@ std::optional<std::uint64_t> OrderedTails::offset_of(const UploadId& id) const {
   const auto at = tails_.find(id);
   const WriteSession* const session = at == tails_.end() ? nullptr : at->second->session.get();
   if (session == nullptr || session->has_ended()) return std::nullopt;
-  return session->offset();
+  return session->answered_offset();
 }
 
 Task<void> OrderedTails::settle(UploadId id) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,6 +22,8 @@ class OrderedTails {
  public:
   static constexpr std::uint64_t k_settle_bytes = std::uint64_t{8} << 20;
   static constexpr std::chrono::seconds k_settle_after{1};
+  /// Each keeps a descriptor; beyond, a tail is settled at once.
+  static constexpr std::size_t k_max_tails = 256;
 
   explicit OrderedTails(Store& store) : store_(store) {}
   Executor& executor() const { return store_.executor(); }

@@ -29,36 +29,43 @@ void ReadThread::enqueue(DatabaseRequest& request) {
 std::chrono::nanoseconds ReadThread::turn() {
   for (DatabaseRequest* request : queue_.take_all()) waiting_.push_back(request);
   if (waiting_.empty()) return k_until_woken;
-  if (!read(waiting_) && environment_.now() - waiting_.front()->queued_at < busy_timeout_) {
-    return k_busy_pause;
+  const std::deque<DatabaseRequest*> requests = std::exchange(waiting_, {});
+  const std::vector<bool> busy = read(requests);
+  const TimePoint now = environment_.now();
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (busy[i] && now - requests[i]->queued_at < busy_timeout_) {
+      waiting_.push_back(requests[i]);
+    } else {
+      requests[i]->answer();
+    }
   }
-  for (DatabaseRequest* request : std::exchange(waiting_, {})) request->answer();
-  return 0ns;
+  return waiting_.empty() ? 0ns : k_busy_pause;
 }
 
-bool ReadThread::read(std::deque<DatabaseRequest*>& requests) {
-  bool busy = false;
+std::vector<bool> ReadThread::read(const std::deque<DatabaseRequest*>& requests) {
+  std::vector<bool> busy(requests.size());
   try {
     rows_.database().exec("BEGIN");
   } catch (const SqliteError&) {
     for (DatabaseRequest* request : requests) request->error = std::current_exception();
-    return true;
+    return busy;
   }
   const bool moved = rows_.has_moved();
-  for (DatabaseRequest* request : requests) {
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    DatabaseRequest* const request = requests[i];
     request->error = nullptr;
     try {
       if (moved) throw StorageError(Errc::corrupt, "read", "", "the database file was replaced");
       request->execute(rows_);
     } catch (const SqliteError& error) {
-      busy = busy || error.primary_code() == SQLITE_BUSY;
+      busy[i] = error.primary_code() == SQLITE_BUSY;
       request->error = std::current_exception();
     } catch (...) {
       request->error = std::current_exception();
     }
   }
   if (rows_.database().in_transaction()) rows_.database().exec("COMMIT");
-  return !busy;
+  return busy;
 }
 
 }  // namespace tidemark::detail

@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include <tidemark/storage/detail/database_request.hpp>
 
@@ -30,8 +31,8 @@ class ReadThread {
 
  private:
   std::chrono::nanoseconds turn();
-  /// False when the database was locked.
-  bool read(std::deque<DatabaseRequest*>& requests);
+  /// Which of them found the database locked.
+  std::vector<bool> read(const std::deque<DatabaseRequest*>& requests);
 
   Environment& environment_;
   const std::chrono::nanoseconds busy_timeout_;

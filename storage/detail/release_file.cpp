@@ -15,7 +15,8 @@ constexpr const char* k_operation = "release";
 /// Whether `name` in `folder` is another name of the upload's file: an earlier release, cut short.
 Task<bool> is_there(Directory& folder, const char* name, const FileStatus& file) {
   const std::optional<FileStatus> named = co_await folder.status(name);
-  co_return named && named->same_file(file);
+  // The upload's own name is none.
+  co_return named && named->links > 1 && named->same_file(file);
 }
 
 bool cannot_link(const std::system_error& error) {

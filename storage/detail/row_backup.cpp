@@ -82,9 +82,10 @@ Task<void> copy_database(Store& store, const std::string& path) {
     Database to(path, SQLITE_OPEN_READWRITE);
     sqlite3_backup* const backup = sqlite3_backup_init(to.handle(), "main", from.handle(), "main");
     if (backup == nullptr) throw SqliteError(to.handle(), sqlite3_errcode(to.handle()), "backup");
-    sqlite3_backup_step(backup, -1);
-    const int code = sqlite3_backup_finish(backup);
-    if (code != SQLITE_OK) throw SqliteError(to.handle(), code, "backup");
+    const int stepped = sqlite3_backup_step(backup, -1);
+    const int finished = sqlite3_backup_finish(backup);  // Which does not tell that it was busy.
+    if (finished != SQLITE_OK) throw SqliteError(to.handle(), finished, "backup");
+    if (stepped != SQLITE_DONE) throw SqliteError(nullptr, stepped, "backup");
     to.exec("PRAGMA journal_mode = DELETE");  // One file, without a log beside it.
   };
   co_await thread.run(copy);

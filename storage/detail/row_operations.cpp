@@ -11,6 +11,7 @@ namespace tidemark::detail {
 namespace {
 
 constexpr std::size_t k_page_rows = 1000;
+constexpr std::size_t k_max_page_rows = 100'000;  // Whoever asks for more gets more pages.
 
 [[noreturn]] void fail(Errc code, const char* operation, const UploadId& id,
                        const std::string& detail = {}) {
@@ -60,6 +61,7 @@ Task<std::optional<Upload>> find_upload(Store& store, UploadId id) {
 
 Task<UploadPage> list(Store& store, std::optional<UploadId> after, std::size_t limit) {
   if (limit == 0) throw StorageError(Errc::invalid_argument, "list", "", "the limit is at least 1");
+  limit = std::min(limit, k_max_page_rows);
   auto work = [&](UploadRows& rows) { return rows.list(after, limit + 1); };
   RowPage rows = co_await store.reads->run(work);
   UploadPage page{.uploads = std::move(rows.uploads)};

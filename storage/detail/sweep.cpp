@@ -1,6 +1,7 @@
 #include <chrono>
 #include <system_error>
 
+#include <tidemark/engine/perform.hpp>
 #include <tidemark/storage/detail/upload_files.hpp>
 
 namespace tidemark::detail {
@@ -32,7 +33,8 @@ Task<void> sweep_file(Sweep& sweep, UploadId id) {
   bool locked = false;
   try {
     locked = co_await held.lock(TimePoint::min());
-  } catch (const StorageError&) {  // Somebody has it, or it is no file of ours.
+  } catch (const std::system_error& error) {  // Somebody has it, or it is no file of ours.
+    if (is_canceled(error)) throw;
   }
   if (!locked || held.status().modified_at > sweep.young_since) co_return;
   const bool listed = co_await has_row(store, id);

@@ -83,7 +83,11 @@ Task<void> UploadTurns::Turn::go_first() {
 void UploadTurns::Turn::ask_holder_to_end() {
   const Use use(turns_, id_);
   Turn* const holder = use.shared_.holder;
-  if (holder != nullptr && holder->on_taken_over_) holder->on_taken_over_();
+  if (holder == nullptr) {  // The next one has it, and learns so when it continues.
+    use.shared_.ended_below = use.shared_.next_number;
+  } else if (holder->on_taken_over_) {
+    holder->on_taken_over_();
+  }
 }
 
 bool UploadTurns::Turn::try_take() {

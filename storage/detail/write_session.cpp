@@ -45,6 +45,7 @@ Task<void> WriteSession::open() {
 
 Task<void> WriteSession::begin() {
   Environment& environment = executor().environment();
+  if (turn_.is_taken_over()) note_taken_over();
   const UploadState state = co_await hold(later(environment.now(), limits_.lock_timeout));
   if (state.completed()) throw StorageError(Errc::already_complete, operation_, id_.view(), "");
   if (state.expired(environment.system_now())) {
@@ -52,7 +53,6 @@ Task<void> WriteSession::begin() {
   }
   length_ = state.length;
   committed_ = written_ = state.offset;
-  if (turn_.is_taken_over()) note_taken_over();
   if (taken_over_.stop_requested()) {
     co_await finish(AppendStatus::taken_over, false);
   } else if (options_.offset && *options_.offset != committed_) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -59,6 +60,8 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   bool has_ended() const { return result_ || failure_; }
   bool is_complete() const { return length_ && written_ >= *length_; }
   std::uint64_t uncommitted_bytes() const { return written_ - committed_; }
+  /// What was acknowledged, committed or not.
+  std::uint64_t answered_offset() const { return std::max(answered_, committed_); }
 
   /// What was written so far is acknowledged before it is committed: a later write that fails takes
   /// none of it back.

@@ -354,6 +354,30 @@ TEST_CASE_METHOD(ProtocolFixture, "A5: all that completes an upload cuts what is
   check_upload("a", 10'000);
 }
 
+TEST_CASE_METHOD(ProtocolFixture,
+                 "A5: a length that is told to a writer's upload cuts it as well") {
+  create("a", std::nullopt);
+  PlainFile(path("a")).write(0, test_bytes(9, 0, 500));
+  const std::unique_ptr<UploadWriter> writer = wait((**this).open_writer("a"));
+  CHECK(wait(write_bytes(**this, *writer, 100)));
+  SECTION("at its end") {
+    wait((**this).set_length("a", 100));
+    CHECK(wait(writer->close()) == committed(100, true));
+    CHECK(std::filesystem::file_size(path("a")) == 100);
+    check_upload("a", 100);
+  }
+  SECTION("below it") {
+    wait((**this).set_length("a", 99));
+    CHECK(error_of(writer->close()) == Errc::length_exceeded);
+    check_and_finish("a", 0, 99);
+  }
+  SECTION("above it") {
+    wait((**this).set_length("a", 101));
+    CHECK(wait(writer->close()) == committed(100));
+    check_and_finish("a", 100, 101);
+  }
+}
+
 TEST_CASE_METHOD(ProtocolFixture, "A6: the lock is free when the answer is there") {
   create("a", std::nullopt);
   for (std::uint64_t i = 0; i < 100; ++i) {

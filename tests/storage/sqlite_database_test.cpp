@@ -157,6 +157,31 @@ TEST_CASE_METHOD(UnopenedFixture, "a network file system is refused unless it is
   CHECK_FALSE(open_error());
 }
 
+TEST_CASE_METHOD(FaultFixture, "a database is not taken for an upload") {
+  const TemporaryFolder folder;
+  const auto open_error = [&](const char* database) {
+    StorageOptions options{.db_path = folder / database, .upload_dir = folder.path()};
+    return error_of(executor, [](Engine& with, StorageOptions chosen) -> Task<void> {
+      const auto storage = co_await SQLiteStorage::open(with, std::move(chosen));
+      co_await storage->close(5s);
+    }(engine, std::move(options)));
+  };
+  CHECK(open_error("index") == Errc::invalid_argument);
+  CHECK_FALSE(fs::exists(folder / "index"));
+  CHECK_FALSE(open_error("uploads.db"));
+}
+
+TEST_CASE_METHOD(ProtocolFixture, "a page has no more rows than there are") {
+  create("a", 1);
+  create("b", 1);
+  const auto ids_of = [&](std::size_t limit) {
+    return wait((**this).list_uploads(std::nullopt, limit)).uploads.size();
+  };
+  CHECK(ids_of(1) == 1);
+  CHECK(ids_of(2) == 2);
+  CHECK(ids_of(std::numeric_limits<std::size_t>::max()) == 2);
+}
+
 TEST_CASE_METHOD(UnopenedFixture, "a database that stays locked is busy") {
   ForeignProgram other(folder.path());
   other.exec("BEGIN EXCLUSIVE");

@@ -8,6 +8,7 @@
 
 #include <tidemark/engine/when_all.hpp>
 
+#include "foreign_program.hpp"
 #include "sanitizers.hpp"
 #include "sqlite_process.hpp"
 
@@ -101,6 +102,16 @@ Task<AppendResult> open_and_write(SQLiteStorage& storage, WriterOptions options)
   co_return co_await writer->close();
 }
 
+Task<void> append_and_tell(SQLiteStorage& storage, std::promise<AppendResult>& result) {
+  const Bytes bytes = test_bytes(k_ours, 100, 500);
+  result.set_value(co_await storage.append("a", 100, bytes));
+}
+
+Task<void> take_over_and_write(SQLiteStorage& storage) {
+  const AppendResult result = co_await open_and_write(storage, {.offset = 100, .take_over = true});
+  CHECK(result == committed(150));
+}
+
 }  // namespace
 
 TEST_CASE_METHOD(Held, "a row that changed before the lock was taken is read after it",
@@ -175,6 +186,51 @@ TEST_CASE_METHOD(Held, "a take-over ends a wait for another process", "[A1]") {
   CHECK(store->stats().take_overs == 1);
 }
 
+TEST_CASE_METHOD(Held, "a take-over ends all who wait before it for another process", "[A1]") {
+  SqliteStore store(folder.path());
+  REQUIRE(foreign.does("lock a"));
+  OperationEvent waits = waits_for_lock(store.environment);
+  auto first = in_background([&] { return append(store, "a", 100, k_ours, 500); });
+  waits.wait();
+  std::promise<AppendResult> second;
+  auto newer = in_background([&] {
+    std::vector<Task<void>> tasks;  // In this order.
+    tasks.push_back(append_and_tell(*store, second));
+    tasks.push_back(take_over_and_write(*store));
+    store.wait(when_all(std::move(tasks)));
+  });
+  CHECK(first.get() == AppendResult{AppendStatus::taken_over, 100, false});
+  CHECK(second.get_future().get() == AppendResult{AppendStatus::taken_over, 100, false});
+  CHECK(foreign.does("unlock a"));
+  newer.get();
+  CHECK(look_up(store, "a").offset == 150);
+}
+
+TEST_CASE_METHOD(Held, "a create that fails leaves what another process made meanwhile") {
+  SqliteStore store(folder.path(), {.max_reserved_bytes = 2000});
+  const fs::path path = folder / "uploads" / "b";
+  PlainFile other(path, O_RDWR | O_CREAT);
+  other.lock();
+  OperationEvent waits = waits_for_lock(store.environment);
+  auto creating = in_background(
+      [&] { return error_of(store->executor(), store->create_upload("b", 600, Metadata())); });
+  waits.wait();
+  CHECK(foreign.does("create b 900"));
+  other.unlock();
+  CHECK(creating.get() == Errc::quota_exceeded);
+  CHECK(fs::exists(path));
+  CHECK(look_up(store, "b").length == 900);
+}
+
+TEST_CASE_METHOD(Held, "a delete removes no file that it has not locked") {
+  SqliteStore store(folder.path());
+  fs::remove(path());
+  store.environment.on_submit(nullptr);
+  store.wait(store->delete_upload("a"));
+  CHECK_FALSE(store.wait(store->get_upload("a")));
+  CHECK(store.environment.count(Kind::unlink) == 0);
+}
+
 TEST_CASE_METHOD(Held, "a delete ends a wait for another process, and goes first", "[A1]") {
   SqliteStore store(folder.path());
   REQUIRE(foreign.does("lock a"));
@@ -198,6 +254,10 @@ TEST_CASE_METHOD(Held, "who waits for an upload for too long is told", "[A1]") {
   const Bytes bytes(10);
   CHECK(error_of(store->executor(), store->write_chunk("a", 100, bytes)) == Errc::lock_timeout);
   CHECK(error_of(store->executor(), store->delete_upload("a")) == Errc::lock_timeout);
+  PlainFile other(folder / "uploads" / "c", O_RDWR | O_CREAT);
+  other.lock();
+  CHECK(error_of(store->executor(), store->create_upload("c", 1, Metadata())) ==
+        Errc::lock_timeout);
 
   // Readers need no lock, other uploads another one.
   CHECK(look_up(store, "a").offset == 100);

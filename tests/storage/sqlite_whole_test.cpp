@@ -367,6 +367,12 @@ TEST_CASE_METHOD(WholeFixture, "a release writes over nothing, and cuts what is 
   check_released(folder / "free", 5000);
 }
 
+TEST_CASE_METHOD(WholeFixture, "a release to the upload's own name is refused") {
+  create_at("a", 1000, 1000);
+  CHECK(error_of((**this).release_to("a", path("a"))) == Errc::already_exists);
+  check_upload("a", 1000);
+}
+
 TEST_CASE_METHOD(WholeFixture, "a release syncs what another program wrote") {
   foreign.create("a", 5000);
   foreign.append("a", 1, 0, 5000);
