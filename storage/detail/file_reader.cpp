@@ -12,19 +12,21 @@ namespace {
 constexpr const char* k_operation = "read";
 
 Task<File> open_data(Store& store, UploadId id) {
-  try {
-    co_return co_await store.folder.open_for_reading(id.c_str());
-  } catch (const std::system_error& error) {
-    if (is_no_file(error)) {
-      throw StorageError(Errc::corrupt, k_operation, id.view(), "its file is no regular file");
+  for (bool looked_before = false;; looked_before = true) {
+    try {
+      co_return co_await store.folder.open_for_reading(id.c_str());
+    } catch (const std::system_error& error) {
+      if (is_no_file(error)) {
+        throw StorageError(Errc::corrupt, k_operation, id.view(), "its file is no regular file");
+      }
+      if (error.code() != std::errc::no_such_file_or_directory) throw;
     }
-    if (error.code() != std::errc::no_such_file_or_directory) throw;
+    const std::optional<UploadState> state = co_await store.find_state(id);
+    if (!state || state->offset == 0)
+      throw StorageError(Errc::not_found, k_operation, id.view(), "");
+    if (!looked_before) continue;  // Another process may have made it since.
+    throw StorageError(Errc::corrupt, k_operation, id.view(), "its file is missing");
   }
-  // Deleted since the row was read, or lost.
-  const std::optional<UploadState> state = co_await store.find_state(id);
-  const bool lost = state && state->offset > 0;
-  throw StorageError(lost ? Errc::corrupt : Errc::not_found, k_operation, id.view(),
-                     lost ? "its file is missing" : "");
 }
 
 class FileReader final : public UploadReader {

@@ -38,16 +38,20 @@ Task<bool> HeldUpload::lock(TimePoint deadline) {
 }
 
 Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
-  bool exists = true;
-  try {
-    exists = co_await with_stop(lock(deadline), newer);
-  } catch (...) {
-    if (!is_canceled(std::current_exception()) || !newer.stop_requested()) throw;
+  bool exists = false;
+  for (bool looked_before = false; !exists; looked_before = true) {
+    try {
+      exists = co_await with_stop(lock(deadline), newer);
+    } catch (...) {
+      if (!is_canceled(std::current_exception()) || !newer.stop_requested()) throw;
+      exists = true;
+    }
+    state_ = co_await store_.find_state(id_);
+    // Between the INSERT of another implementation and its file, there is no upload yet.
+    if (!state_ || (!exists && state_->offset == 0)) fail(Errc::not_found, "");
+    // Another process may have made it since.
+    if (!exists && looked_before) fail(Errc::corrupt, "its file is missing");
   }
-  state_ = co_await store_.find_state(id_);
-  // Between the INSERT of another implementation and its file, there is no upload yet.
-  if (!state_ || (!exists && state_->offset == 0)) fail(Errc::not_found, "");
-  if (!exists) fail(Errc::corrupt, "its file is missing");
   if (!lock_.owns_lock()) co_return *state_;
   if (status_.size < state_->offset)
     fail(Errc::corrupt, "its file has fewer bytes than its offset");

@@ -156,6 +156,30 @@ TEST_CASE_METHOD(Held, "a row that changed before the lock was taken is read aft
   }
 }
 
+TEST_CASE_METHOD(Held, "what another process makes while it is looked for is found", "[A1][A2]") {
+  SqliteStore store(folder.path());
+  store.environment.on_submit([held = false](const Operation& operation, std::uint64_t) mutable {
+    const bool looks = operation.kind == Kind::open && operation.path == std::string_view("b");
+    return looks && !std::exchange(held, true) ? Fault::hold_result() : Fault::none();
+  });
+  const auto make_meanwhile = [&] {
+    store.environment.wait_for_held();
+    CHECK(foreign.does("create b 100"));
+    CHECK(foreign.does("append b 0 2 50"));
+    store.environment.release();
+  };
+  SECTION("to append") {
+    auto appending = in_background([&] { return append(store, "b", 50, k_ours, 10); });
+    make_meanwhile();
+    CHECK(appending.get() == committed(60));
+  }
+  SECTION("to read") {
+    auto reading = in_background([&] { return store.wait(store->read_file("b", 100)); });
+    make_meanwhile();
+    CHECK(reading.get() == test_bytes(k_theirs, 0, 50));
+  }
+}
+
 TEST_CASE_METHOD(Held, "a writer begins where the upload stands once it is free", "[A1][A2]") {
   SqliteStore store(folder.path());
   REQUIRE(foreign.does("lock a"));
