@@ -1,0 +1,487 @@
+#include "client.hpp"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <tidemark/engine/stop.hpp>
+
+namespace tidemark::sim {
+namespace {
+
+using namespace std::chrono_literals;
+using Presence = Upload::Presence;
+
+constexpr std::uint64_t k_max_length = 200'000;
+
+std::span<const std::byte> as_bytes(const std::string& text) {
+  return std::as_bytes(std::span(text));
+}
+
+/// One line of what clients do, when asked for.
+void trace(Life& life, const Upload& upload, const std::string& what) {
+  if (life.machine.is_verbose) life.machine.log(LogLevel::info, upload.id + ": " + what);
+}
+
+std::string text_of(const Piece& piece) {
+  return std::to_string(piece.from) + ".." + std::to_string(piece.to) + " of " +
+         std::to_string(piece.seed);
+}
+
+std::string text_of(const AppendResult& result) {
+  constexpr const char* k_names[] = {"committed", "conflict", "mismatch", "taken over", "canceled"};
+  return std::string(k_names[static_cast<int>(result.status)]) + " at " +
+         std::to_string(result.offset);
+}
+
+class Client {
+ public:
+  Client(Life& life, SQLiteStorage& storage) : life_(life), storage_(storage) {}
+
+  Task<void> step(Executor& executor);
+
+ private:
+  Random& chance() { return life_.machine.chance(); }
+  bool is_dead() const { return life_.machine.is_dead(); }
+  std::uint64_t some_size();
+  /// One that may be there; null when there is none.
+  Upload* pick();
+  Upload* pick_complete();
+
+  Task<void> create(Executor& executor);
+  Task<void> append(Executor& executor);
+  Task<void> write(Executor& executor);
+  Task<void> look(Executor& executor);
+  Task<void> read(Executor& executor);
+  Task<void> remove(Executor& executor);
+  Task<void> concatenate(Executor& executor);
+  Task<void> release(Executor& executor);
+  Task<void> set_length(Executor& executor);
+  Task<void> clean(Executor& executor);
+
+  /// What an answer says of an upload, unless the power is gone.
+  void note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
+            const AppendResult& result, Durability durability);
+  /// Whether an operation on `upload` may have failed so. Throws Violation when not.
+  void allow(const Upload* upload, const std::system_error& error) const;
+  template <class T>
+  Task<T> perhaps_stopped(Task<T> task);
+
+  Life& life_;
+  SQLiteStorage& storage_;
+  Presence presence_before_ = Presence::tried;  // Of the upload that was picked last.
+};
+
+std::uint64_t Client::some_size() {
+  switch (chance().below(8)) {
+    case 0:
+      return 4096 * chance().between(1, 20);
+    case 1:
+      return 4096 * chance().between(1, 3) + chance().below(3) - 1;
+    case 2:
+      return chance().between(1, 70'000);
+    case 3:
+      return chance().between(1, 20'000);
+    default:
+      return chance().between(1, 1500);
+  }
+}
+
+Upload* Client::pick() {
+  std::vector<Upload*> all = life_.model.all();
+  std::erase_if(all, [](const Upload* upload) { return upload->presence == Presence::gone; });
+  if (all.empty()) return nullptr;
+  Upload* const upload = all[chance().below(all.size())];
+  presence_before_ = upload->presence;
+  return upload;
+}
+
+Upload* Client::pick_complete() {
+  std::vector<Upload*> all = life_.model.all();
+  std::erase_if(all, [](const Upload* upload) {
+    return upload->presence != Presence::there || !upload->complete;
+  });
+  presence_before_ = Presence::there;
+  return all.empty() ? nullptr : all[chance().below(all.size())];
+}
+
+template <class T>
+Task<T> Client::perhaps_stopped(Task<T> task) {
+  if (!chance().once_in(8)) return task;
+  return with_timeout(std::move(task), std::chrono::microseconds(chance().below(5000)));
+}
+
+void Client::allow(const Upload* upload, const std::system_error& error) const {
+  if (upload != nullptr) trace(life_, *upload, error.what());
+  if (is_dead()) return;
+  const std::error_code code = error.code();
+  if (code == std::errc::timed_out || is_canceled(error)) return;
+  if (code == Errc::lock_timeout || code == Errc::busy) return;
+  const FaultRates& faults = life_.machine.faults;
+  const bool faulty = faults.failed != 0 || faults.full != 0 || faults.failed_sync != 0;
+  if (faulty && (code == Errc::io_error || code == Errc::no_space)) return;
+  const bool known = upload != nullptr;
+  const bool was_there =
+      known && upload->presence == Presence::there && presence_before_ == Presence::there;
+  if (known && code == Errc::not_found && !was_there) return;
+  if (known && upload->expires_at && *upload->expires_at <= life_.machine.system_now() &&
+      (code == Errc::expired || code == Errc::not_found)) {
+    return;
+  }
+  if (known && code == Errc::already_complete && upload->length) return;
+  if (known && code == Errc::length_exceeded) return;
+  throw Violation((known ? upload->id : std::string("?")) + ": failed: " + error.what());
+}
+
+void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
+                  const AppendResult& result, Durability durability) {
+  trace(life_, upload, text_of(piece) + ": " + text_of(result));
+  if (is_dead()) return;
+  const bool gone = upload.presence == Presence::gone;
+  if (gone && result.status == AppendStatus::committed) return;  // It was before the delete.
+  if (result.offset < durable_before) {
+    upload.fail("an answer is below an offset that was acknowledged");
+  }
+  if (result.status == AppendStatus::committed) {
+    if (result.offset != piece.to) upload.fail("committed, but not up to the end");
+    if (durability == Durability::full || result.completed) {
+      upload.acknowledge(piece);
+    } else {
+      upload.believed = result.offset;
+    }
+  } else {
+    upload.believed = result.offset;
+  }
+  if (result.completed) upload.complete = true;
+}
+
+Task<void> Client::create(Executor&) {
+  Upload& upload = life_.model.add();
+  if (!chance().once_in(4))
+    upload.length = chance().once_in(20) ? 0 : some_size() * chance().between(1, 3);
+  if (chance().once_in(5)) {
+    upload.expires_at =
+        life_.machine.system_now() + std::chrono::milliseconds(chance().below(30'000));
+  }
+  try {
+    Metadata metadata;
+    co_await perhaps_stopped(
+        storage_.create_upload(upload.id, upload.length, std::move(metadata), upload.expires_at));
+    if (is_dead()) co_return;
+    if (upload.presence == Presence::tried) upload.presence = Presence::there;
+    if (upload.length == 0) upload.complete = true;
+  } catch (const std::system_error& error) {
+    allow(&upload, error);
+  }
+}
+
+Task<void> Client::append(Executor&) {
+  Upload* const upload = pick();
+  if (upload == nullptr) co_return;
+  std::uint64_t size = some_size();
+  const std::uint64_t from = chance().once_in(20) ? chance().below(5000) : upload->believed;
+  if (upload->length && from < *upload->length &&
+      (from + size > *upload->length || chance().once_in(4))) {
+    size = *upload->length - from;
+  }
+  if (from + size > k_max_length) co_return;
+  const Piece piece{from, from + size, life_.model.new_seed()};
+  const std::uint64_t before = upload->durable;
+  const auto tried = upload->tried.insert(upload->tried.end(), piece);
+  const std::string bytes = piece.bytes();
+  const Durability durability = chance().once_in(6) ? Durability::ordered : Durability::full;
+  trace(life_, *upload, (durability == Durability::full ? "append " : "ordered ") + text_of(piece));
+  try {
+    const AppendResult result = co_await perhaps_stopped(
+        storage_.append(upload->id, from, as_bytes(bytes), {.durability = durability}));
+    note(*upload, piece, before, result, durability);
+    const bool nothing = result.status == AppendStatus::offset_conflict;
+    if (nothing && !is_dead()) upload->tried.erase(tried);
+  } catch (const std::system_error& error) {
+    allow(upload, error);
+  }
+}
+
+Task<void> Client::write(Executor&) {
+  Upload* const upload = pick();
+  if (upload == nullptr) co_return;
+  const std::uint64_t before = upload->durable;
+  WriterOptions options{.take_over = chance().once_in(2)};
+  try {
+    const std::unique_ptr<UploadWriter> writer =
+        co_await perhaps_stopped(storage_.open_writer(upload->id, options));
+    const std::uint64_t begin = writer->offset();
+    std::vector<Piece> pieces;
+    for (std::uint64_t i = chance().between(0, 4); i > 0; --i) {
+      const std::uint64_t from = writer->offset();
+      const std::uint64_t end = std::min(upload->length.value_or(k_max_length), k_max_length);
+      const std::uint64_t size = std::min(some_size(), end - std::min(end, from));
+      if (size == 0) break;
+      const Piece piece{from, from + size, life_.model.new_seed()};
+      pieces.push_back(piece);
+      upload->tried.push_back(piece);
+      trace(life_, *upload, "write " + text_of(piece));
+      const std::string bytes = piece.bytes();
+      if (!co_await perhaps_stopped(writer->write(as_bytes(bytes)))) break;
+      if (chance().once_in(3)) co_await writer->commit();
+    }
+    if (chance().once_in(4)) co_return;  // Destroyed: it closes by itself.
+    const AppendResult result = co_await writer->close();
+    trace(life_, *upload, "writer: " + text_of(result));
+    if (is_dead()) co_return;
+    if (result.offset < before) upload->fail("a writer's answer is below what was acknowledged");
+    if (upload->presence == Presence::gone) co_return;
+    upload->believed = result.offset;
+    if (result.completed) upload->complete = true;
+    if (result.status != AppendStatus::committed) co_return;
+    for (const Piece& piece : pieces) {
+      if (piece.to <= result.offset) upload->acknowledge(piece);
+    }
+    if (result.offset != begin && (pieces.empty() || pieces.back().to != result.offset)) {
+      upload->fail("a writer's offset is none that it wrote to");
+    }
+  } catch (const std::system_error& error) {
+    allow(upload, error);
+  }
+}
+
+Task<void> Client::look(Executor&) {
+  Upload* const upload = pick();
+  if (upload == nullptr) co_return;
+  const Presence presence = upload->presence;
+  const std::uint64_t before = upload->durable;
+  const bool complete = upload->complete;
+  try {
+    const auto found = co_await perhaps_stopped(storage_.get_upload(upload->id));
+    if (is_dead()) co_return;
+    const bool may_be_gone = upload->presence != Presence::there || upload->expires_at;
+    if (!found && presence == Presence::there && !may_be_gone) upload->fail("it is gone");
+    if (found && presence == Presence::gone) upload->fail("it was deleted and is back");
+    if (!found) co_return;
+    if (found->offset < before) upload->fail("its offset went back");
+    if (complete && !found->completed) upload->fail("it is no longer complete");
+  } catch (const std::system_error& error) {
+    allow(upload, error);
+  }
+}
+
+Task<void> Client::read(Executor&) {
+  Upload* const upload = pick();
+  if (upload == nullptr) co_return;
+  const std::uint64_t from = chance().below(upload->durable + 100);
+  const std::uint64_t before = upload->durable;
+  std::string bytes(chance().between(1, 10'000), '\0');
+  try {
+    const std::size_t size = co_await perhaps_stopped(
+        storage_.read_at(upload->id, from, std::as_writable_bytes(std::span(bytes))));
+    if (is_dead()) co_return;
+    if (from + size < std::min<std::uint64_t>(before, from + bytes.size())) {
+      upload->fail("fewer bytes than were acknowledged");
+    }
+    upload->check_content(std::string_view(bytes).substr(0, size), from);
+  } catch (const std::system_error& error) {
+    if (error.code() == Errc::invalid_argument && from > before) co_return;
+    allow(upload, error);
+  }
+}
+
+Task<void> Client::remove(Executor&) {
+  Upload* const upload = pick();
+  if (upload == nullptr) co_return;
+  upload->presence = Presence::maybe_gone;
+  upload->may_be_deleted = true;
+  trace(life_, *upload, "delete");
+  try {
+    co_await perhaps_stopped(storage_.delete_upload(upload->id));
+    if (!is_dead()) upload->presence = Presence::gone;
+  } catch (const std::system_error& error) {
+    allow(upload, error);
+  }
+}
+
+Task<void> Client::concatenate(Executor&) {
+  std::vector<UploadId> parts;
+  std::vector<Upload*> sources;
+  for (std::uint64_t i = chance().between(1, 3); i > 0; --i) {
+    Upload* const part = pick_complete();
+    if (part == nullptr) co_return;
+    sources.push_back(part);
+    parts.emplace_back(part->id);
+  }
+  Upload& upload = life_.model.add();
+  upload.length = 0;
+  for (const Upload* const source : sources) {
+    std::vector<Piece> pieces = source->known;
+    pieces.insert(pieces.end(), source->tried.begin(), source->tried.end());
+    for (Piece piece : pieces) {
+      piece.from += *upload.length;
+      piece.to += *upload.length;
+      piece.shift += *upload.length;
+      upload.tried.push_back(piece);
+    }
+    *upload.length += *source->length;
+  }
+  if (*upload.length > k_max_length) {
+    upload.presence = Presence::gone;
+    co_return;
+  }
+  try {
+    Metadata metadata;
+    co_await perhaps_stopped(
+        storage_.concatenate(upload.id, std::move(parts), std::move(metadata)));
+    if (is_dead()) co_return;
+    if (upload.presence == Presence::tried) upload.presence = Presence::there;
+    upload.acknowledge_offset(*upload.length);
+    upload.complete = true;
+  } catch (const std::system_error& error) {
+    const bool part_left = std::ranges::any_of(
+        sources, [](const Upload* part) { return part->presence != Presence::there; });
+    if (error.code() == Errc::not_found && part_left) co_return;
+    allow(&upload, error);
+  }
+}
+
+Task<void> Client::release(Executor&) {
+  Upload* const upload = pick_complete();
+  if (upload == nullptr) co_return;
+  upload->presence = Presence::maybe_gone;
+  upload->released_to = "/sim/out-" + upload->id;
+  try {
+    co_await perhaps_stopped(storage_.release_to(upload->id, upload->released_to));
+    if (is_dead()) co_return;
+    upload->presence = Presence::gone;
+    upload->is_released = true;
+  } catch (const std::system_error& error) {
+    if (error.code() == Errc::already_exists) co_return;  // An earlier one has come half way.
+    allow(upload, error);
+  }
+}
+
+Task<void> Client::set_length(Executor&) {
+  Upload* const upload = pick();
+  if (upload == nullptr || upload->length) co_return;
+  const std::uint64_t length = upload->believed + chance().below(3000);
+  trace(life_, *upload, "set length " + std::to_string(length));
+  try {
+    co_await storage_.set_length(upload->id, length);
+    if (is_dead()) co_return;
+    upload->length = length;
+    if (upload->durable >= length) upload->complete = true;
+  } catch (const std::system_error& error) {
+    if (error.code() == Errc::invalid_argument) co_return;
+    allow(upload, error);
+  }
+}
+
+Task<void> Client::clean(Executor&) {
+  try {
+    if (chance().once_in(2)) {
+      co_await perhaps_stopped(storage_.cleanup_expired_uploads());
+    } else {
+      co_await perhaps_stopped(storage_.sweep({}));
+    }
+  } catch (const std::system_error& error) {
+    allow(nullptr, error);
+  }
+}
+
+Task<void> Client::step(Executor& executor) {
+  const std::uint64_t what = chance().below(100);
+  if (what < 12) return create(executor);
+  if (what < 50) return append(executor);
+  if (what < 70) return write(executor);
+  if (what < 76) return look(executor);
+  if (what < 84) return read(executor);
+  if (what < 88) return remove(executor);
+  if (what < 91) return concatenate(executor);
+  if (what < 94) return release(executor);
+  if (what < 97) return set_length(executor);
+  return clean(executor);
+}
+
+/// What the disk has of the file, or nothing.
+std::optional<std::string> content_of(Life& life, const std::string& path) {
+  const FilePtr file = life.machine.disk().find(path);
+  return file == nullptr ? std::nullopt : std::optional(file->now);
+}
+
+void check_released(Life& life, Upload& upload) {
+  const std::optional<std::string> content = content_of(life, upload.released_to);
+  if (!content) upload.fail("it was to be released, and is nowhere");
+  const bool whole = content->size() >= upload.durable &&
+                     content->size() == upload.length.value_or(content->size());
+  if (!whole) upload.fail("the released file has another size");
+  upload.check_content(*content);
+}
+
+void check_row(Life& life, Upload& upload, const tidemark::Upload& row) {
+  trace(life, upload, "is at " + std::to_string(row.offset));
+  if (row.offset < upload.durable) {
+    upload.fail("the offset is " + std::to_string(row.offset) + " of " +
+                std::to_string(upload.durable) + " that were acknowledged");
+  }
+  if (upload.complete && !row.completed) upload.fail("it is no longer complete");
+  std::optional<std::string> content = content_of(life, "/sim/uploads/" + upload.id);
+  if (!content) {
+    if (row.offset != 0) upload.fail("its file is gone");
+    upload.presence = Presence::maybe_gone;  // A row that a sweep removes.
+    return;
+  }
+  if (content->size() < row.offset) upload.fail("its file is shorter than its offset");
+  if (row.completed && content->size() != row.offset) upload.fail("a stale tail was left");
+  content->resize(row.offset);
+  upload.check_content(*content);
+  upload.length = row.length;
+  upload.settle(*content);
+  upload.presence = Presence::there;
+}
+
+Task<void> check_upload(Executor&, Life& life, SQLiteStorage& storage, Upload& upload) {
+  const auto row = co_await storage.get_upload(upload.id);
+  if (life.machine.is_dead()) co_return;
+  if (upload.presence == Presence::gone) {
+    if (row) upload.fail("it was deleted, and is back");
+  } else if (row) {
+    check_row(life, upload, *row);
+    if (!upload.released_to.empty() && !content_of(life, upload.released_to)) {
+      upload.released_to.clear();
+    }
+  } else {
+    const bool expired =
+        upload.expires_at && *upload.expires_at <= life.machine.system_now() && !upload.complete;
+    if (upload.presence == Presence::there && !expired) upload.fail("it is gone");
+    upload.presence = Presence::gone;
+  }
+  if (upload.presence == Presence::gone && !upload.released_to.empty()) {
+    const bool is_there = content_of(life, upload.released_to).has_value();
+    if (is_there || upload.is_released || !upload.may_be_deleted) check_released(life, upload);
+  }
+}
+
+}  // namespace
+
+Task<void> run_client(Executor& executor, Life& life, SQLiteStorage& storage, unsigned count) {
+  Client client(life, storage);
+  try {
+    while (count-- > 0 && !life.machine.is_dead() && !life.violation) {
+      co_await client.step(executor);
+    }
+  } catch (const Violation&) {
+    if (!life.violation) life.violation = std::current_exception();
+  }
+}
+
+Task<void> check_all(Executor& executor, Life& life, SQLiteStorage& storage) {
+  try {
+    for (Upload* const upload : life.model.all()) {
+      co_await check_upload(executor, life, storage, *upload);
+    }
+  } catch (const Violation&) {
+    life.violation = std::current_exception();
+  } catch (const std::system_error&) {
+    if (!life.machine.is_dead()) throw;
+  }
+}
+
+}  // namespace tidemark::sim

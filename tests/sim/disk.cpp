@@ -1,0 +1,220 @@
+#include "disk.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <tidemark/engine/assert.hpp>
+
+namespace tidemark::sim {
+namespace {
+
+void put(std::string& content, std::uint64_t offset, std::string_view bytes) {
+  if (content.size() < offset + bytes.size()) content.resize(offset + bytes.size());
+  content.replace(offset, bytes.size(), bytes);
+}
+
+void apply(std::string& content, const Change& change) {
+  if (change.is_truncation) {
+    content.resize(change.offset);
+  } else {
+    put(content, change.offset, change.bytes);
+  }
+}
+
+/// What a power cut leaves of one change.
+void apply_by_chance(std::string& content, const Change& change, Random& random) {
+  enum { keep, drop, tear };
+  const std::uint64_t fate = random.below(3);
+  if (fate == drop) return;
+  if (fate == keep || change.is_truncation) return apply(content, change);
+  const std::uint64_t end = change.offset + change.bytes.size();
+  for (std::uint64_t at = change.offset; at < end;) {
+    const std::uint64_t next =
+        std::min(end, (at / Disk::k_sector_bytes + 1) * Disk::k_sector_bytes);
+    const auto sector = std::string_view(change.bytes).substr(at - change.offset, next - at);
+    if (random.once_in(2)) put(content, at, sector);
+    at = next;
+  }
+}
+
+/// Takes the bytes from `begin` to `end` out of what is pending: newer ones are stable there.
+void supersede(std::vector<Change>& pending, std::uint64_t begin, std::uint64_t end) {
+  std::vector<Change> left;
+  for (Change& change : pending) {
+    const std::uint64_t change_end = change.offset + change.bytes.size();
+    if (change.is_truncation || change_end <= begin || end <= change.offset) {
+      left.push_back(std::move(change));
+      continue;
+    }
+    if (change.offset < begin) {
+      left.push_back({false, change.offset, change.bytes.substr(0, begin - change.offset)});
+    }
+    if (end < change_end) left.push_back({false, end, change.bytes.substr(end - change.offset)});
+  }
+  pending = std::move(left);
+}
+
+}  // namespace
+
+std::string parent_of(std::string_view path) {
+  const std::size_t slash = path.rfind('/');
+  return std::string(slash == 0 ? "/" : path.substr(0, slash));
+}
+
+Disk::Disk() {
+  create("/", true, SystemTime());
+  stable_names_ = names_;
+  pending_names_.clear();
+}
+
+FilePtr Disk::find(const std::string& path) const {
+  const auto at = names_.find(path);
+  return at == names_.end() ? nullptr : at->second;
+}
+
+FilePtr Disk::create(const std::string& path, bool is_folder, SystemTime now) {
+  auto file = std::make_shared<File>();
+  file->inode = next_inode_++;
+  file->is_folder = is_folder;
+  file->born_at = now;
+  files_.push_back(file);
+  change_names({parent_of(path), {{path, file}}});
+  return file;
+}
+
+void Disk::link(const FilePtr& file, const std::string& path) {
+  change_names({parent_of(path), {{path, file}}});
+}
+
+void Disk::unlink(const std::string& path) {
+  change_names({parent_of(path), {{path, nullptr}}});
+}
+
+void Disk::rename(const std::string& from, const std::string& to) {
+  change_names({parent_of(to), {{from, nullptr}, {to, find(from)}}});
+}
+
+std::vector<std::string> Disk::names_in(const std::string& folder) const {
+  std::vector<std::string> names;
+  for (const auto& [path, file] : names_) {
+    if (path != "/" && parent_of(path) == folder) names.push_back(path.substr(path.rfind('/') + 1));
+  }
+  return names;
+}
+
+void Disk::change_names(NameChange change) {
+  apply(names_, change);
+  pending_names_.push_back(std::move(change));
+}
+
+void Disk::apply(std::map<std::string, FilePtr>& names, const NameChange& change) {
+  for (const auto& [path, file] : change.names) {
+    const auto at = names.find(path);
+    if (at != names.end()) {
+      --at->second->names;
+      names.erase(at);
+    }
+    if (file == nullptr) continue;
+    ++file->names;
+    names.emplace(path, file);
+  }
+}
+
+void Disk::write(File& file, std::uint64_t offset, std::string_view bytes, bool is_stable) {
+  put(file.now, offset, bytes);
+  file.allocated_bytes = std::max<std::uint64_t>(file.allocated_bytes, file.now.size());
+  if (is_stable) {
+    supersede(file.pending, offset, offset + bytes.size());
+    put(file.stable, offset, bytes);
+  } else {
+    file.pending.push_back({false, offset, std::string(bytes)});
+  }
+}
+
+void Disk::truncate(File& file, std::uint64_t size) {
+  file.now.resize(size);
+  file.pending.push_back({true, size, {}});
+}
+
+void Disk::sync(File& file) {
+  for (const Change& change : file.pending) sim::apply(file.stable, change);
+  file.pending.clear();
+}
+
+void Disk::sync_folder(const std::string& folder) {
+  const auto changed =
+      std::stable_partition(pending_names_.begin(), pending_names_.end(),
+                            [&](const NameChange& change) { return change.folder != folder; });
+  // Names count links of what programs see alone.
+  for (auto change = changed; change != pending_names_.end(); ++change) {
+    for (const auto& [path, file] : change->names) {
+      stable_names_.erase(path);
+      if (file != nullptr) stable_names_.emplace(path, file);
+    }
+  }
+  pending_names_.erase(changed, pending_names_.end());
+}
+
+void Disk::sync_all() {
+  forget_what_has_no_name();
+  for (const auto& each : files_) {
+    if (const FilePtr file = each.lock()) sync(*file);
+  }
+  stable_names_ = names_;
+  pending_names_.clear();
+}
+
+void Disk::lose_pending(File& file) {
+  file.pending.clear();
+}
+
+void Disk::lose_all_pending() {
+  for (const auto& each : files_) {
+    if (const FilePtr file = each.lock()) lose_pending(*file);
+  }
+}
+
+void Disk::forget_what_has_no_name() {
+  std::erase_if(files_, [](const std::weak_ptr<File>& file) { return file.expired(); });
+}
+
+void Disk::cut_power(Random& random) {
+  forget_what_has_no_name();
+  for (const NameChange& change : pending_names_) {
+    if (random.once_in(2)) continue;
+    for (const auto& [path, file] : change.names) {
+      stable_names_.erase(path);
+      if (file != nullptr) stable_names_.emplace(path, file);
+    }
+  }
+  pending_names_.clear();
+  // Sorted, so that a folder comes before what is in it.
+  std::erase_if(stable_names_, [&](const auto& name) {
+    const std::string folder = parent_of(name.first);
+    return name.first != "/" && !stable_names_.contains(folder);
+  });
+  // Programs of before the cut keep what they see; after it there are new files.
+  names_.clear();
+  std::map<const File*, FilePtr> copies;
+  std::vector<std::weak_ptr<File>> files;
+  for (auto& [path, file] : stable_names_) {
+    FilePtr& copy = copies[file.get()];
+    if (copy == nullptr) {
+      copy = std::make_shared<File>();
+      copy->inode = file->inode;
+      copy->is_folder = file->is_folder;
+      copy->born_at = file->born_at;
+      copy->stable = file->stable;
+      for (const Change& change : file->pending) apply_by_chance(copy->stable, change, random);
+      copy->now = copy->stable;
+      copy->allocated_bytes = copy->now.size();
+      files.push_back(copy);
+    }
+    ++copy->names;
+    file = copy;
+    names_.emplace(path, copy);
+  }
+  files_ = std::move(files);
+}
+
+}  // namespace tidemark::sim

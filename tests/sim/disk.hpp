@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tidemark/engine/environment.hpp>
+
+#include "random.hpp"
+
+namespace tidemark::sim {
+
+/// One change of a file's content that a power cut may take back.
+struct Change {
+  bool is_truncation = false;
+  std::uint64_t offset = 0;  // Of a truncation: the new size.
+  std::string bytes;
+};
+
+/// A file or a folder. `now` is what programs see, `stable` what the next power cut leaves when it
+/// drops all of `pending`.
+struct File {
+  std::uint64_t inode = 0;
+  bool is_folder = false;
+  std::string now;
+  std::string stable;
+  std::vector<Change> pending;
+  std::uint64_t allocated_bytes = 0;
+  SystemTime born_at;
+  unsigned names = 0;
+};
+using FilePtr = std::shared_ptr<File>;
+
+/// The folder that holds `path`.
+std::string parent_of(std::string_view path);
+
+/// A disk with one file system on it. What was not made stable is kept, dropped or torn at a power
+/// cut: each write and each change of a name on its own, a write also sector by sector.
+///
+/// Names are absolute paths. Thread safety: none; a simulation has one thread.
+class Disk {
+ public:
+  static constexpr std::uint64_t k_sector_bytes = 512;
+
+  /// An empty one, with its root folder.
+  Disk();
+
+  FilePtr find(const std::string& path) const;
+  /// Makes the name, which is free and whose folder is there.
+  FilePtr create(const std::string& path, bool is_folder, SystemTime now);
+  void link(const FilePtr& file, const std::string& path);
+  void unlink(const std::string& path);
+  /// Over whatever has the name `to`.
+  void rename(const std::string& from, const std::string& to);
+  std::vector<std::string> names_in(const std::string& folder) const;
+
+  /// `is_stable`: these bytes survive from now on.
+  void write(File& file, std::uint64_t offset, std::string_view bytes, bool is_stable);
+  void truncate(File& file, std::uint64_t size);
+
+  void sync(File& file);
+  void sync_folder(const std::string& folder);
+  void sync_all();
+  /// What a sync that fails does: the pages count as clean, and never reach the disk.
+  void lose_pending(File& file);
+  void lose_all_pending();
+
+  /// The power goes and comes back.
+  void cut_power(Random& random);
+
+ private:
+  struct NameChange {
+    std::string folder;
+    std::vector<std::pair<std::string, FilePtr>> names;  // Null: the name goes.
+  };
+
+  void change_names(NameChange change);
+  static void apply(std::map<std::string, FilePtr>& names, const NameChange& change);
+  void forget_what_has_no_name();
+
+  std::map<std::string, FilePtr> names_;
+  std::map<std::string, FilePtr> stable_names_;
+  std::vector<NameChange> pending_names_;
+  std::vector<std::weak_ptr<File>> files_;
+  std::uint64_t next_inode_ = 1;
+};
+
+}  // namespace tidemark::sim

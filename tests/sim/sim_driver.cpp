@@ -1,0 +1,75 @@
+#include "sim_driver.hpp"
+
+#include <cerrno>
+#include <chrono>
+#include <utility>
+
+#include <tidemark/engine/assert.hpp>
+
+namespace tidemark::sim {
+
+using namespace std::chrono_literals;
+
+SimDriver::~SimDriver() {
+  TIDEMARK_ASSERT(in_flight_.empty() && finished_.empty(),
+                  "a driver ends only after its operations");
+}
+
+std::chrono::nanoseconds SimDriver::delay() {
+  Random& chance = machine_.chance();
+  if (chance.once_in(2)) return 0ns;
+  if (chance.once_in(100)) return std::chrono::milliseconds(chance.below(10'000));
+  return std::chrono::microseconds(chance.below(2000));
+}
+
+bool SimDriver::submit(Operation& operation) {
+  using Kind = Operation::Kind;
+  ++stats_.submitted;
+  const bool may_be_quick = operation.kind == Kind::lock || operation.kind == Kind::stat;
+  if (may_be_quick && machine_.chance().once_in(2)) {
+    operation.result = machine_.perform(operation);
+    ++stats_.completed;
+    return true;
+  }
+  Flight& flight = in_flight_[&operation];
+  if (operation.fd >= 0) flight.file = machine_.share(operation.fd);
+  flight.event = machine_.after(delay(), [this, &operation] { take_effect(operation); });
+  return false;
+}
+
+void SimDriver::take_effect(Operation& operation) {
+  Flight& flight = in_flight_.at(&operation);
+  TIDEMARK_ASSERT(flight.file == nullptr || flight.file == machine_.share(operation.fd),
+                  "a descriptor stays open until its operations have completed");
+  operation.result = machine_.perform(operation);
+  flight.has_effect = true;
+  if (machine_.chance().once_in(2)) return finish(operation);
+  flight.event = machine_.after(delay(), [this, &operation] { finish(operation); });
+}
+
+void SimDriver::finish(Operation& operation) {
+  in_flight_.erase(&operation);
+  finished_.push(operation);
+  machine_.wake_driver(this);
+}
+
+void SimDriver::cancel(Operation& operation) {
+  const auto at = in_flight_.find(&operation);
+  if (at == in_flight_.end() || at->second.has_effect || machine_.chance().once_in(2)) return;
+  machine_.forget(at->second.event);
+  operation.result = -ECANCELED;
+  finish(operation);
+}
+
+void SimDriver::wait(std::optional<TimePoint> deadline) {
+  machine_.bind_driver(this);
+  if (finished_.empty()) return machine_.driver_waits(deadline);
+  machine_.driver_waits(machine_.now());
+  OperationQueue finished = std::exchange(finished_, OperationQueue());
+  while (Operation* const operation = finished.pop()) {
+    ++stats_.completed;
+    operation->complete(*operation);
+  }
+}
+
+}  // namespace tidemark::sim
