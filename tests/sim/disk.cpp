@@ -142,17 +142,11 @@ void Disk::sync(File& file) {
 }
 
 void Disk::sync_folder(const std::string& folder) {
-  const auto changed =
-      std::stable_partition(pending_names_.begin(), pending_names_.end(),
-                            [&](const NameChange& change) { return change.folder != folder; });
-  // Names count links of what programs see alone.
-  for (auto change = changed; change != pending_names_.end(); ++change) {
-    for (const auto& [path, file] : change->names) {
-      stable_names_.erase(path);
-      if (file != nullptr) stable_names_.emplace(path, file);
-    }
-  }
-  pending_names_.erase(changed, pending_names_.end());
+  std::erase_if(pending_names_, [&](const NameChange& change) {
+    if (change.folder != folder) return false;
+    make_stable(change);
+    return true;
+  });
 }
 
 void Disk::sync_all() {
@@ -174,6 +168,14 @@ void Disk::lose_all_pending() {
   }
 }
 
+// `File::names` counts what programs see alone.
+void Disk::make_stable(const NameChange& change) {
+  for (const auto& [path, file] : change.names) {
+    stable_names_.erase(path);
+    if (file != nullptr) stable_names_.emplace(path, file);
+  }
+}
+
 void Disk::forget_what_has_no_name() {
   std::erase_if(files_, [](const std::weak_ptr<File>& file) { return file.expired(); });
 }
@@ -181,11 +183,7 @@ void Disk::forget_what_has_no_name() {
 void Disk::cut_power(Random& random) {
   forget_what_has_no_name();
   for (const NameChange& change : pending_names_) {
-    if (random.once_in(2)) continue;
-    for (const auto& [path, file] : change.names) {
-      stable_names_.erase(path);
-      if (file != nullptr) stable_names_.emplace(path, file);
-    }
+    if (random.once_in(2)) make_stable(change);
   }
   pending_names_.clear();
   // Sorted, so that a folder comes before what is in it.

@@ -81,6 +81,7 @@ class Disk {
 
   void change_names(NameChange change);
   static void apply(std::map<std::string, FilePtr>& names, const NameChange& change);
+  void make_stable(const NameChange& change);
   void forget_what_has_no_name();
 
   std::map<std::string, FilePtr> names_;

@@ -23,7 +23,7 @@ constexpr auto k_patience = 1h;  // More than any time-out, also one after the o
 /// A process: an engine and a storage on the machine that it shares with others.
 class Process {
  public:
-  Process(Machine& machine, Life& life) : machine_(machine), life_(life) {
+  explicit Process(Machine& machine) : machine_(machine) {
     EngineOptions options;
     options.environment = &machine;
     engine_ = std::make_unique<Engine>(options);
@@ -74,7 +74,6 @@ class Process {
   static Task<void> nothing(Executor&) { co_return; }
 
   Machine& machine_;
-  Life& life_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SQLiteStorage> storage_;
 };
@@ -146,7 +145,7 @@ void Story::live() {
   if (!random_.once_in(6)) machine.cut_power_at_step(random_.between(1, 600));
   {
     std::vector<std::unique_ptr<Process>> processes;
-    processes.push_back(std::make_unique<Process>(machine, life));
+    processes.push_back(std::make_unique<Process>(machine));
     bool open = processes.front()->open();
     if (!open && !machine.is_dead()) throw Violation("it does not open");
     if (open) {
@@ -154,7 +153,7 @@ void Story::live() {
       first.run("check", check_all(first.executor(), life, first.storage()));
     }
     if (open && random_.once_in(2)) {
-      processes.push_back(std::make_unique<Process>(machine, life));
+      processes.push_back(std::make_unique<Process>(machine));
       open = processes.back()->open();
       if (!open && !machine.is_dead()) throw Violation("the second does not open");
     }
