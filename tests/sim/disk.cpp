@@ -159,7 +159,8 @@ void Disk::sync_all() {
 }
 
 void Disk::lose_pending(File& file) {
-  file.pending.clear();
+  // The size is the journal's: it stays pending.
+  std::erase_if(file.pending, [](const Change& change) { return !change.is_truncation; });
 }
 
 void Disk::lose_all_pending() {

@@ -66,7 +66,7 @@ class Disk {
   void sync(File& file);
   void sync_folder(const std::string& folder);
   void sync_all();
-  /// What a sync that fails does: the pages count as clean, and never reach the disk.
+  /// What a sync that fails does: dirty pages count as clean, and never reach the disk.
   void lose_pending(File& file);
   void lose_all_pending();
 
