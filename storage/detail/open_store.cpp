@@ -23,21 +23,12 @@ constexpr std::chrono::nanoseconds k_busy_pause = 5ms;
   throw StorageError(code, k_operation, "", "'" + path.string() + "': " + why);
 }
 
-/// Switches the database to a write-ahead log, which stays so.
-void use_log(Database& database, const std::filesystem::path& path) {
-  Statement mode(database, "PRAGMA journal_mode = WAL");
-  const bool answered = mode.step();
-  if (!answered || mode.text(0) != "wal")
-    refuse(Errc::io_error, path, "it takes no write-ahead log");
-}
-
 void make_database(const StorageOptions& options) {
   Database database = open_connection(options, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
   if (sqlite3_db_readonly(database.handle(), "main") == 1) {
     refuse(Errc::io_error, options.db_path, "it can only be read");
   }
   create_schema(database);
-  use_log(database, options.db_path);
   // What a crash left in the log need not be read again; others may be using it.
   sqlite3_wal_checkpoint_v2(database.handle(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr,
                             nullptr);

@@ -28,6 +28,15 @@ Database open_connection(const StorageOptions& options, int flags) {
   return database;
 }
 
+Database connect(const StorageOptions& options) {
+  Database database = open_connection(options, SQLITE_OPEN_READWRITE);
+  Statement mode(database, "PRAGMA journal_mode = WAL");
+  const bool answered = mode.step();
+  if (answered && mode.text(0) == "wal") return database;
+  throw StorageError(Errc::io_error, "open", "",
+                     "'" + options.db_path.string() + "': it takes no write-ahead log");
+}
+
 Store::Store(StorageCore& shared, StorageOptions storage_options, Directory upload_folder,
              std::size_t bytes_in_flight)
     : core(shared),
@@ -38,12 +47,9 @@ Store::Store(StorageCore& shared, StorageOptions storage_options, Directory uplo
       reserve_(options.db_path.string(), vfs_of(options)) {}
 
 void Store::start_threads() {
-  const OpenRows open = [this] {
-    return UploadRows(open_connection(options, SQLITE_OPEN_READWRITE));
-  };
+  const OpenRows open = [this] { return UploadRows(connect(options)); };
   auto reader = std::make_unique<ReadThread>(environment(), open(), options.commit_timeout);
-  checkpoints = std::make_unique<CheckpointThread>(
-      environment(), open_connection(options, SQLITE_OPEN_READWRITE), reserve_);
+  checkpoints = std::make_unique<CheckpointThread>(environment(), connect(options), reserve_);
   commits = std::make_unique<CommitThread>(
       environment(), open,
       CommitThread::Options{.commit_timeout = options.commit_timeout,

@@ -85,5 +85,9 @@ class Store {
 
 /// Opens a connection to an existing database, with the settings that the store's promises need.
 Database open_connection(const StorageOptions& options, int flags);
+/// The same, with a write-ahead log. Each connection asks for it: the crash of a process that made
+/// the database can leave a log beside a header that knows of none, which passes for a database
+/// with one until the log is closed. Without a log SQLite syncs no folder after a commit.
+Database connect(const StorageOptions& options);
 
 }  // namespace tidemark::detail

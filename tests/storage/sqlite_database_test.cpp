@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -142,6 +143,18 @@ TEST_CASE_METHOD(UnopenedFixture, "what is missing around the database is made")
   CHECK(fs::is_directory(options.upload_dir));
   options.db_path = folder.path();
   CHECK(open_error() == Errc::io_error);
+}
+
+TEST_CASE_METHOD(SqliteFolder, "an empty log that a crash left does not pass for one in use") {
+  make_database(folder.path(), "a");
+  std::ofstream(folder / "uploads.db-wal").close();
+  {
+    ProtocolStore store(folder.path());
+    CHECK(store.append("a", 0, 10) == committed(10));
+    CHECK(fs::file_size(folder / "uploads.db-wal") > 0);
+  }
+  const std::string header = contents(folder / "uploads.db").substr(18, 2);
+  CHECK(header == "\2\2");  // The versions of the format that has a log, for writers and readers.
 }
 
 TEST_CASE_METHOD(UnopenedFixture, "a network file system is refused unless it is allowed") {
