@@ -140,13 +140,21 @@ asio::awaitable<void> send(asio::ip::tcp::socket& socket, const std::string& tex
   co_await asio::async_write(socket, asio::buffer(text), asio::use_awaitable);
 }
 
-TEST_CASE_METHOD(SqliteFixture, "the README's Asio code receives an upload") {
-  wait((*this)->create_upload("film", 1'000'000, Metadata()));
+/// An upload of 1,000,000 bytes, and a client that is connected to its server.
+struct ConnectedFixture : SqliteFixture {
+  ConnectedFixture() {
+    wait((*this)->create_upload("film", 1'000'000, Metadata()));
+    client.connect(acceptor.local_endpoint());
+    acceptor.accept(server);
+  }
+
   asio::io_context io;
-  asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
-  asio::ip::tcp::socket client(io);
-  client.connect(acceptor.local_endpoint());
-  asio::ip::tcp::socket server = acceptor.accept();
+  asio::ip::tcp::acceptor acceptor{io, {asio::ip::address_v4::loopback(), 0}};
+  asio::ip::tcp::socket client{io};
+  asio::ip::tcp::socket server{io};
+};
+
+TEST_CASE_METHOD(ConnectedFixture, "the README's Asio code receives an upload") {
   const std::string text(1'000'000, 'x');
   auto sent = asio::co_spawn(io, send(client, text), asio::use_future);
   auto received =
@@ -157,13 +165,7 @@ TEST_CASE_METHOD(SqliteFixture, "the README's Asio code receives an upload") {
   CHECK((contents(folder / "uploads/film") == text));
 }
 
-TEST_CASE_METHOD(SqliteFixture, "the README's Asio code keeps what came before a client went") {
-  wait((*this)->create_upload("film", 1'000'000, Metadata()));
-  asio::io_context io;
-  asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
-  asio::ip::tcp::socket client(io);
-  client.connect(acceptor.local_endpoint());
-  asio::ip::tcp::socket server = acceptor.accept();
+TEST_CASE_METHOD(ConnectedFixture, "the README's Asio code keeps what came before a client went") {
   asio::write(client, asio::buffer(std::string(300'000, 'x')));
   client.close();
   auto received =

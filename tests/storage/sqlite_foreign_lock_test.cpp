@@ -35,13 +35,19 @@ struct Held : SqliteFolder {
   ForeignProcess foreign{folder.path()};
 };
 
-/// An append at 100 that meets the foreign program's lock, and what `meanwhile` changes under it.
-template <class Meanwhile>
-auto append_after(ForeignProcess& foreign, SqliteStore& store, Meanwhile meanwhile) {
+/// An append at 100 that waits for the lock, which the foreign program has.
+std::future<AppendResult> append_behind_lock(ForeignProcess& foreign, SqliteStore& store) {
   REQUIRE(foreign.does("lock a"));
   OperationEvent waits = waits_for_lock(store.environment);
   auto appending = in_background([&] { return append(store, "a", 100, k_ours, 500); });
   waits.wait();
+  return appending;
+}
+
+/// The same, and what `meanwhile` changes under it.
+template <class Meanwhile>
+auto append_after(ForeignProcess& foreign, SqliteStore& store, Meanwhile meanwhile) {
+  auto appending = append_behind_lock(foreign, store);
   meanwhile();
   CHECK(store.environment.count(Kind::write) == 0);
   CHECK(foreign.does("unlock a"));
@@ -197,10 +203,7 @@ TEST_CASE_METHOD(Held, "a writer begins where the upload stands once it is free"
 
 TEST_CASE_METHOD(Held, "a take-over ends a wait for another process", "[A1]") {
   SqliteStore store(folder.path());
-  REQUIRE(foreign.does("lock a"));
-  OperationEvent waits = waits_for_lock(store.environment);
-  auto older = in_background([&] { return append(store, "a", 100, k_ours, 500); });
-  waits.wait();
+  auto older = append_behind_lock(foreign, store);
   auto newer = in_background(
       [&] { return store.wait(open_and_write(*store, {.offset = 100, .take_over = true})); });
   CHECK(older.get() == AppendResult{AppendStatus::taken_over, 100, false});
@@ -211,10 +214,7 @@ TEST_CASE_METHOD(Held, "a take-over ends a wait for another process", "[A1]") {
 
 TEST_CASE_METHOD(Held, "a take-over ends all who wait before it for another process", "[A1]") {
   SqliteStore store(folder.path());
-  REQUIRE(foreign.does("lock a"));
-  OperationEvent waits = waits_for_lock(store.environment);
-  auto first = in_background([&] { return append(store, "a", 100, k_ours, 500); });
-  waits.wait();
+  auto first = append_behind_lock(foreign, store);
   std::promise<AppendResult> second;
   auto newer = in_background([&] {
     std::vector<Task<void>> tasks;  // In this order.
@@ -256,10 +256,7 @@ TEST_CASE_METHOD(Held, "a delete removes no file that it has not locked") {
 
 TEST_CASE_METHOD(Held, "a delete ends a wait for another process, and goes first", "[A1]") {
   SqliteStore store(folder.path());
-  REQUIRE(foreign.does("lock a"));
-  OperationEvent waits = waits_for_lock(store.environment);
-  auto older = in_background([&] { return append(store, "a", 100, k_ours, 500); });
-  waits.wait();
+  auto older = append_behind_lock(foreign, store);
   auto deleting = in_background([&] { store.wait(store->delete_upload("a")); });
   CHECK(older.get() == AppendResult{AppendStatus::taken_over, 100, false});
   CHECK(foreign.does("unlock a"));
