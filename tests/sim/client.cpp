@@ -39,7 +39,7 @@ class Client {
  public:
   Client(Life& life, SQLiteStorage& storage) : life_(life), storage_(storage) {}
 
-  Task<void> step(Executor& executor);
+  Task<void> step();
 
  private:
   Random& chance() { return life_.machine.chance(); }
@@ -49,16 +49,16 @@ class Client {
   Upload* pick();
   Upload* pick_complete();
 
-  Task<void> create(Executor& executor);
-  Task<void> append(Executor& executor);
-  Task<void> write(Executor& executor);
-  Task<void> look(Executor& executor);
-  Task<void> read(Executor& executor);
-  Task<void> remove(Executor& executor);
-  Task<void> concatenate(Executor& executor);
-  Task<void> release(Executor& executor);
-  Task<void> set_length(Executor& executor);
-  Task<void> clean(Executor& executor);
+  Task<void> create();
+  Task<void> append();
+  Task<void> write();
+  Task<void> look();
+  Task<void> read();
+  Task<void> remove();
+  Task<void> concatenate();
+  Task<void> release();
+  Task<void> set_length();
+  Task<void> clean();
 
   /// What an answer says of an upload, unless the power is gone.
   void note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
@@ -156,7 +156,7 @@ void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_befo
   if (result.completed) upload.complete = true;
 }
 
-Task<void> Client::create(Executor&) {
+Task<void> Client::create() {
   Upload& upload = life_.model.add();
   if (!chance().once_in(4))
     upload.length = chance().once_in(20) ? 0 : some_size() * chance().between(1, 3);
@@ -176,7 +176,7 @@ Task<void> Client::create(Executor&) {
   }
 }
 
-Task<void> Client::append(Executor&) {
+Task<void> Client::append() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
   std::uint64_t size = some_size();
@@ -203,7 +203,7 @@ Task<void> Client::append(Executor&) {
   }
 }
 
-Task<void> Client::write(Executor&) {
+Task<void> Client::write() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
   const std::uint64_t before = upload->durable;
@@ -246,7 +246,7 @@ Task<void> Client::write(Executor&) {
   }
 }
 
-Task<void> Client::look(Executor&) {
+Task<void> Client::look() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
   const Presence presence = upload->presence;
@@ -266,7 +266,7 @@ Task<void> Client::look(Executor&) {
   }
 }
 
-Task<void> Client::read(Executor&) {
+Task<void> Client::read() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
   const std::uint64_t from = chance().below(upload->durable + 100);
@@ -286,7 +286,7 @@ Task<void> Client::read(Executor&) {
   }
 }
 
-Task<void> Client::remove(Executor&) {
+Task<void> Client::remove() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
   upload->presence = Presence::maybe_gone;
@@ -300,7 +300,7 @@ Task<void> Client::remove(Executor&) {
   }
 }
 
-Task<void> Client::concatenate(Executor&) {
+Task<void> Client::concatenate() {
   std::vector<UploadId> parts;
   std::vector<Upload*> sources;
   for (std::uint64_t i = chance().between(1, 3); i > 0; --i) {
@@ -342,7 +342,7 @@ Task<void> Client::concatenate(Executor&) {
   }
 }
 
-Task<void> Client::release(Executor&) {
+Task<void> Client::release() {
   Upload* const upload = pick_complete();
   if (upload == nullptr) co_return;
   upload->presence = Presence::maybe_gone;
@@ -358,7 +358,7 @@ Task<void> Client::release(Executor&) {
   }
 }
 
-Task<void> Client::set_length(Executor&) {
+Task<void> Client::set_length() {
   Upload* const upload = pick();
   if (upload == nullptr || upload->length) co_return;
   const std::uint64_t length = upload->believed + chance().below(3000);
@@ -374,7 +374,7 @@ Task<void> Client::set_length(Executor&) {
   }
 }
 
-Task<void> Client::clean(Executor&) {
+Task<void> Client::clean() {
   try {
     if (chance().once_in(2)) {
       co_await perhaps_stopped(storage_.cleanup_expired_uploads());
@@ -386,18 +386,18 @@ Task<void> Client::clean(Executor&) {
   }
 }
 
-Task<void> Client::step(Executor& executor) {
+Task<void> Client::step() {
   const std::uint64_t what = chance().below(100);
-  if (what < 12) return create(executor);
-  if (what < 50) return append(executor);
-  if (what < 70) return write(executor);
-  if (what < 76) return look(executor);
-  if (what < 84) return read(executor);
-  if (what < 88) return remove(executor);
-  if (what < 91) return concatenate(executor);
-  if (what < 94) return release(executor);
-  if (what < 97) return set_length(executor);
-  return clean(executor);
+  if (what < 12) return create();
+  if (what < 50) return append();
+  if (what < 70) return write();
+  if (what < 76) return look();
+  if (what < 84) return read();
+  if (what < 88) return remove();
+  if (what < 91) return concatenate();
+  if (what < 94) return release();
+  if (what < 97) return set_length();
+  return clean();
 }
 
 /// What the disk has of the file, or nothing.
@@ -437,7 +437,7 @@ void check_row(Life& life, Upload& upload, const tidemark::Upload& row) {
   upload.presence = Presence::there;
 }
 
-Task<void> check_upload(Executor&, Life& life, SQLiteStorage& storage, Upload& upload) {
+Task<void> check_upload(Life& life, SQLiteStorage& storage, Upload& upload) {
   const auto row = co_await storage.get_upload(upload.id);
   if (life.machine.is_dead()) co_return;
   if (upload.presence == Presence::gone) {
@@ -461,21 +461,21 @@ Task<void> check_upload(Executor&, Life& life, SQLiteStorage& storage, Upload& u
 
 }  // namespace
 
-Task<void> run_client(Executor& executor, Life& life, SQLiteStorage& storage, unsigned count) {
+Task<void> run_client(Executor&, Life& life, SQLiteStorage& storage, unsigned count) {
   Client client(life, storage);
   try {
     while (count-- > 0 && !life.machine.is_dead() && !life.violation) {
-      co_await client.step(executor);
+      co_await client.step();
     }
   } catch (const Violation&) {
     if (!life.violation) life.violation = std::current_exception();
   }
 }
 
-Task<void> check_all(Executor& executor, Life& life, SQLiteStorage& storage) {
+Task<void> check_all(Executor&, Life& life, SQLiteStorage& storage) {
   try {
     for (Upload* const upload : life.model.all()) {
-      co_await check_upload(executor, life, storage, *upload);
+      co_await check_upload(life, storage, *upload);
     }
   } catch (const Violation&) {
     life.violation = std::current_exception();

@@ -109,15 +109,15 @@ void Disk::change_names(NameChange change) {
 
 void Disk::apply(std::map<std::string, FilePtr>& names, const NameChange& change) {
   for (const auto& [path, file] : change.names) {
-    const auto at = names.find(path);
-    if (at != names.end()) {
-      --at->second->names;
-      names.erase(at);
-    }
-    if (file == nullptr) continue;
-    ++file->names;
-    names.emplace(path, file);
+    names.erase(path);
+    if (file != nullptr) names.emplace(path, file);
   }
+}
+
+unsigned Disk::links_of(const FilePtr& file) const {
+  const auto count =
+      std::ranges::count_if(names_, [&](const auto& name) { return name.second == file; });
+  return static_cast<unsigned>(count);
 }
 
 void Disk::write(File& file, std::uint64_t offset, std::string_view bytes, bool is_stable) {
@@ -144,7 +144,7 @@ void Disk::sync(File& file) {
 void Disk::sync_folder(const std::string& folder) {
   std::erase_if(pending_names_, [&](const NameChange& change) {
     if (change.folder != folder) return false;
-    make_stable(change);
+    apply(stable_names_, change);
     return true;
   });
 }
@@ -169,14 +169,6 @@ void Disk::lose_all_pending() {
   }
 }
 
-// `File::names` counts what programs see alone.
-void Disk::make_stable(const NameChange& change) {
-  for (const auto& [path, file] : change.names) {
-    stable_names_.erase(path);
-    if (file != nullptr) stable_names_.emplace(path, file);
-  }
-}
-
 void Disk::forget_what_has_no_name() {
   std::erase_if(files_, [](const std::weak_ptr<File>& file) { return file.expired(); });
 }
@@ -184,7 +176,7 @@ void Disk::forget_what_has_no_name() {
 void Disk::cut_power(Random& random) {
   forget_what_has_no_name();
   for (const NameChange& change : pending_names_) {
-    if (random.once_in(2)) make_stable(change);
+    if (random.once_in(2)) apply(stable_names_, change);
   }
   pending_names_.clear();
   // Sorted, so that a folder comes before what is in it.
@@ -209,7 +201,6 @@ void Disk::cut_power(Random& random) {
       copy->allocated_bytes = copy->now.size();
       files.push_back(copy);
     }
-    ++copy->names;
     file = copy;
     names_.emplace(path, copy);
   }

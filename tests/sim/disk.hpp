@@ -1,10 +1,8 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +30,6 @@ struct File {
   std::vector<Change> pending;
   std::uint64_t allocated_bytes = 0;
   SystemTime born_at;
-  unsigned names = 0;
 };
 using FilePtr = std::shared_ptr<File>;
 
@@ -58,6 +55,7 @@ class Disk {
   /// Over whatever has the name `to`.
   void rename(const std::string& from, const std::string& to);
   std::vector<std::string> names_in(const std::string& folder) const;
+  unsigned links_of(const FilePtr& file) const;
 
   /// `is_stable`: these bytes survive from now on.
   void write(File& file, std::uint64_t offset, std::string_view bytes, bool is_stable);
@@ -81,7 +79,6 @@ class Disk {
 
   void change_names(NameChange change);
   static void apply(std::map<std::string, FilePtr>& names, const NameChange& change);
-  void make_stable(const NameChange& change);
   void forget_what_has_no_name();
 
   std::map<std::string, FilePtr> names_;

@@ -339,7 +339,7 @@ std::int64_t Machine::stat(const Operation& operation) {
   status.stx_dev_minor = 1;
   status.stx_ino = file->inode;
   status.stx_mode = file->is_folder ? (S_IFDIR | 0777) : (S_IFREG | 0666);
-  status.stx_nlink = file->names;
+  status.stx_nlink = disk_.links_of(file);
   status.stx_size = file->now.size();
   status.stx_blocks = file->allocated_bytes / 512;
   const auto born = file->born_at.time_since_epoch();
