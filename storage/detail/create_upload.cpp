@@ -28,21 +28,15 @@ std::uint64_t bytes_to_reserve(const NewUpload& upload) {
   return unfinished ? *upload.length : 0;
 }
 
-/// Whether there is a row, or may be one.
-Task<bool> may_have_row(Store& store, const UploadId& id) {
-  try {
-    const std::optional<UploadState> state = co_await store.find_state(id);
-    co_return state.has_value();
-  } catch (const StorageError&) {
-    co_return true;
-  }
-}
-
-/// Removes a file that make_file made. Not when it has a row: of a COMMIT that came to be although
-/// it failed, or of another process, which was faster.
+/// Removes a file that make_file made. Not when it has a row, or may have one: another process may
+/// have been faster, and a COMMIT that failed may have happened.
 Task<void> discard(Store& store, UploadId id, FileLock& file) {
-  const bool is_used = co_await may_have_row(store, id);
-  if (is_used) co_return;
+  try {
+    const bool is_used = co_await store.settle(id);
+    if (is_used) co_return;
+  } catch (...) {
+    co_return;
+  }
   co_await store.folder.unlink(id.c_str());
   co_await file.close();
 }
@@ -108,8 +102,8 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
         co_await lock_file(store, id, Directory::Open::always, store.lock_deadline(), operation);
     const FileStatus status = co_await lock.file().status();
     if (status.size == 0 && status.links == 1) co_return lock;
-    const std::optional<UploadState> row = co_await store.find_state(id);
-    if (row) throw StorageError(Errc::already_exists, operation, id.view(), "");
+    const bool has_row = co_await store.settle(id);
+    if (has_row) throw StorageError(Errc::already_exists, operation, id.view(), "");
     if (status.links == 1) {
       co_await lock.file().truncate(0);
       co_return lock;
@@ -123,19 +117,16 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
 Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Task<void> fill,
                       const char* operation) {
   const FileStatus status = co_await file.file().status();
-  bool keep_file = false;
   std::exception_ptr error;
   try {
     co_await std::move(fill);
     if (store.options.durability != Durability::none) co_await store.names.sync();
-    // A COMMIT that failed may still come to be: never leave a row without its bytes.
-    keep_file = upload.offset > 0;
     co_await insert_row(store, upload, operation);
   } catch (...) {
     error = std::current_exception();
   }
   if (error) {
-    if (!keep_file) co_await without_stop(discard(store, upload.id, file));
+    co_await without_stop(discard(store, upload.id, file));
     std::rethrow_exception(error);
   }
   if (store.options.durability != Durability::none) {

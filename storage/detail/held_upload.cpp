@@ -37,21 +37,27 @@ Task<bool> HeldUpload::lock(TimePoint deadline) {
   co_return true;
 }
 
-Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
-  bool exists = false;
-  for (bool looked_before = false; !exists; looked_before = true) {
+Task<void> HeldUpload::lock_and_read(TimePoint deadline, std::stop_token newer) {
+  for (bool looked_before = false;; looked_before = true) {
+    bool file_found = false;
+    bool newer_came = false;
     try {
-      exists = co_await with_stop(lock(deadline), newer);
+      file_found = co_await with_stop(lock(deadline), newer);
     } catch (...) {
-      if (!is_canceled(std::current_exception()) || !newer.stop_requested()) throw;
-      exists = true;
+      newer_came = is_canceled(std::current_exception()) && newer.stop_requested();
+      if (!newer_came) throw;
     }
     state_ = co_await store_.find_state(id_);
+    if (state_ && (file_found || newer_came)) co_return;
     // Between the INSERT of another implementation and its file, there is no upload yet.
-    if (!state_ || (!exists && state_->offset == 0)) fail(Errc::not_found, "");
+    if (!state_ || state_->offset == 0) fail(Errc::not_found, "");
     // Another process may have made it since.
-    if (!exists && looked_before) fail(Errc::corrupt, "its file is missing");
+    if (looked_before) fail(Errc::corrupt, "its file is missing");
   }
+}
+
+Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
+  co_await lock_and_read(deadline, newer);
   if (!lock_.owns_lock()) co_return *state_;
   if (status_.size < state_->offset)
     fail(Errc::corrupt, "its file has fewer bytes than its offset");
@@ -59,6 +65,10 @@ Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
     fail(Errc::io_error, "committed bytes may be lost, because their sync has failed");
   }
   prefix_stable_ = store_.stable.covers(id_, status_, state_->offset);
+  if (!prefix_stable_ && !state_->completed()) {  // Another may have died in its COMMIT.
+    const bool exists = co_await store_.settle(id_);
+    if (!exists) fail(Errc::not_found, "it was deleted meanwhile");
+  }
   co_return *state_;
 }
 

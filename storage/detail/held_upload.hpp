@@ -55,6 +55,8 @@ class HeldUpload {
   Task<OffsetMove> commit(std::uint64_t from, std::uint64_t to, Durability durability);
 
  private:
+  /// A1 and A2. Without the lock when `newer` was stopped.
+  Task<void> lock_and_read(TimePoint deadline, std::stop_token newer);
   Task<OffsetMove> move_offset(std::uint64_t from, std::uint64_t to);
   [[noreturn]] void fail(Errc code, const char* detail) const;
 

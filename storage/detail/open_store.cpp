@@ -29,9 +29,11 @@ void make_database(const StorageOptions& options) {
     refuse(Errc::io_error, options.db_path, "it can only be read");
   }
   create_schema(database);
-  // What a crash left in the log need not be read again; others may be using it.
-  sqlite3_wal_checkpoint_v2(database.handle(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr,
-                            nullptr);
+  // What a crash left in the log may not be stable yet, and is about to be read. Others may be
+  // using the log: then it was theirs to recover.
+  const int code = sqlite3_wal_checkpoint_v2(database.handle(), "main", SQLITE_CHECKPOINT_TRUNCATE,
+                                             nullptr, nullptr);
+  if ((code & 0xff) == SQLITE_IOERR) throw SqliteError(database.handle(), code, "checkpoint");
 }
 
 /// Makes or migrates the database; it blocks. Throws SqliteError (busy) while others lock it.

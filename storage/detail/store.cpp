@@ -64,6 +64,14 @@ Task<std::optional<UploadState>> Store::find_state(UploadId id) {
   co_return co_await reads->run(work);
 }
 
+Task<bool> Store::settle(UploadId id) {
+  auto work = [&](UploadRows& rows) {
+    if (options.durability != Durability::none) rows.touch();
+    return rows.exists(id);
+  };
+  co_return co_await commits->run(work);
+}
+
 void Store::stop_threads() {
   std::unique_lock lock(threads_mutex_);
   auto last_commits = std::move(commits);

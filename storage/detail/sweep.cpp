@@ -37,9 +37,12 @@ Task<void> sweep_file(Sweep& sweep, UploadId id) {
     if (is_canceled(error)) throw;
   }
   if (!locked || held.status().modified_at > sweep.young_since) co_return;
-  const bool listed = co_await has_row(store, id);
-  if (listed) co_return;
-  if (!sweep.options.dry_run) {
+  if (sweep.options.dry_run) {
+    const bool listed = co_await has_row(store, id);
+    if (listed) co_return;
+  } else {
+    const bool listed = co_await store.settle(id);
+    if (listed) co_return;
     co_await store.folder.unlink(id.c_str());
     co_await held.close();
   }

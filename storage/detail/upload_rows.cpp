@@ -81,6 +81,7 @@ std::string_view start_of(const std::optional<UploadId>& after) {
 UploadRows::UploadRows(Database database)
     : database_(std::move(database)),
       data_version_(database_, "PRAGMA data_version"),
+      user_version_(database_, "PRAGMA user_version"),
       find_state_(database_,
                   "SELECT upload_length, \"offset\", expires_at FROM uploads WHERE upload_id = ?1"),
       find_(database_, std::string(k_columns) + "WHERE upload_id = ?1"),
@@ -115,6 +116,14 @@ std::int64_t UploadRows::data_version() {
   const bool row = data_version_.step();
   TIDEMARK_ASSERT(row, "PRAGMA data_version answers one row");
   return data_version_.int64(0);
+}
+
+void UploadRows::touch() {
+  const StatementReset reset(user_version_);
+  const bool row = user_version_.step();
+  TIDEMARK_ASSERT(row, "PRAGMA user_version answers one row");
+  const std::string same = "PRAGMA user_version = " + std::to_string(user_version_.int64(0));
+  database_.exec(same.c_str());
 }
 
 bool UploadRows::has_moved() {

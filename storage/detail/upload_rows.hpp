@@ -74,6 +74,8 @@ class UploadRows {
   bool set_metadata(const UploadId& id, std::string_view json, std::string_view extra);
   void mark_partial(const UploadId& id);
   bool erase(const UploadId& id);
+  /// Changes nothing, but gives the transaction something to commit.
+  void touch();
 
  private:
   Upload read_upload(Statement& statement, const UploadId& id);
@@ -83,6 +85,7 @@ class UploadRows {
 
   Database database_;
   Statement data_version_;
+  Statement user_version_;
   Statement find_state_;
   Statement find_;
   Statement list_;

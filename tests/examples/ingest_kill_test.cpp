@@ -41,6 +41,10 @@ fs::file_time_type changed_at(const fs::path& path) {
   return error ? fs::file_time_type::min() : time;
 }
 
+std::function<bool()> when_changed(const fs::path& path) {
+  return [path, before = changed_at(path)] { return changed_at(path) != before; };
+}
+
 struct KillFixture : IngestFixture {
   const std::string text = test_text(7, k_size);
   const fs::path file = make_file("film.bin", text);
@@ -76,9 +80,6 @@ struct KillFixture : IngestFixture {
 
   /// An event at which to kill, of a run that starts now.
   std::function<bool()> choose_event(std::mt19937& random) {
-    const auto when_changed = [](const fs::path& path) {
-      return [path, before = changed_at(path)] { return changed_at(path) != before; };
-    };
     const std::uint64_t target = committed() + 1 + random() % (std::uint64_t{12} << 20);
     switch (random() % 8) {
       case 0:
@@ -169,11 +170,18 @@ TEST_CASE_METHOD(KillFixture, "another implementation continues what a killed ru
 
 TEST_CASE_METHOD(KillFixture, "killed while another has the database, it has committed no more") {
   REQUIRE(kill_when([&] { return committed() > 0; }));
-  const std::uint64_t offset = committed();
   HelperProgram foreign("foreign_writer", {data.string()});
-  REQUIRE(foreign.ask("begin") == "ok");
-  // It has written all that it writes before it waits for a commit.
-  REQUIRE(kill_when([&] { return size_of(stored("film")) >= offset + (std::uint64_t{8} << 20); }));
+  std::optional<std::uint64_t> offset;
+  // It writes on only after it has committed something.
+  const auto writes = when_changed(stored("film"));
+  REQUIRE(kill_when([&] {
+    if (!offset && writes()) {
+      REQUIRE(foreign.ask("begin") == "ok");
+      offset = committed();
+    }
+    // It has written all that it writes before it waits for a commit.
+    return offset && size_of(stored("film")) >= *offset + (std::uint64_t{8} << 20);
+  }));
   CHECK(committed() == offset);
   REQUIRE(foreign.ask("commit") == "ok");
   check_prefix();

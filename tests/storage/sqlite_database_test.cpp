@@ -355,6 +355,41 @@ TEST_CASE_METHOD(SqliteFolder, "a commit that failed keeps nothing, and the next
   store.check_upload("a", 10'000);
 }
 
+TEST_CASE_METHOD(SqliteFolder, "A3: who cannot tell of every COMMIT commits before it writes") {
+  constexpr SqliteCall k_commit{SqliteCall::Kind::sync, true};
+  LogVfs vfs;
+  ProtocolStore store(folder.path(), {.sqlite_vfs = LogVfs::k_name});
+  store.create_at("a", 5000, 10'000);
+  std::optional<std::size_t> commits_before;
+  store.environment.on_submit([&](const Operation& operation, std::uint64_t) {
+    const bool writes = operation.kind == Operation::Kind::write && name_of(operation) == "a";
+    if (writes && !commits_before) commits_before = vfs.count(k_commit);
+    return Fault::none();
+  });
+  const auto append_one = [&](std::uint64_t offset) {
+    commits_before.reset();
+    vfs.on_call(nullptr);
+    REQUIRE(store.append("a", offset, 1) == committed(offset + 1));
+    return commits_before.value();
+  };
+  CHECK(append_one(5000) == 0);
+
+  vfs.on_call(
+      [=](const SqliteCall& call) { return call == k_commit ? SQLITE_IOERR_FSYNC : SQLITE_OK; });
+  CHECK(store.append_error("a", 5001, 100) == Errc::io_error);
+  // A power cut may bring that commit about: nobody writes other bytes below its offset.
+  commits_before.reset();
+  CHECK(store.append_error("a", 5001, 100) == Errc::io_error);
+  CHECK_FALSE(commits_before);
+  CHECK(append_one(5001) > 0);
+  CHECK(append_one(5002) == 0);
+
+  // Another process may have died in its own.
+  store.foreign.append("a", 1, 5003, 100);
+  CHECK(append_one(5103) > 0);
+  CHECK(append_one(5104) == 0);
+}
+
 TEST_CASE_METHOD(ProtocolFixture, "metadata that nobody can read blocks no append") {
   const std::string text = GENERATE("not json", "[1]", "{\"a\": {}}", "{\"a\"");
   create("a", 10'000);
