@@ -79,7 +79,7 @@ Task<void> copy_database(Store& store, const std::string& path) {
   StepThread thread(store.environment(), "tidemark-backup");
   auto copy = [&] {
     const Database from = open_connection(store.options, SQLITE_OPEN_READWRITE);
-    Database to(path, SQLITE_OPEN_READWRITE);
+    Database to(path, SQLITE_OPEN_READWRITE, vfs_of(store.options));
     sqlite3_backup* const backup = sqlite3_backup_init(to.handle(), "main", from.handle(), "main");
     if (backup == nullptr) throw SqliteError(to.handle(), sqlite3_errcode(to.handle()), "backup");
     const int stepped = sqlite3_backup_step(backup, -1);

@@ -10,15 +10,15 @@ namespace {
 
 constexpr std::size_t k_copies_bytes = std::size_t{8} << 20;
 
-const char* vfs_of(const StorageOptions& options) {
-  return options.sqlite_vfs.empty() ? nullptr : options.sqlite_vfs.c_str();
-}
-
 Task<void> wait_in(WaitList& list) {
   co_await list.wait();
 }
 
 }  // namespace
+
+const char* vfs_of(const StorageOptions& options) {
+  return options.sqlite_vfs.empty() ? nullptr : options.sqlite_vfs.c_str();
+}
 
 Database open_connection(const StorageOptions& options, int flags) {
   Database database(options.db_path.string(), flags | SQLITE_OPEN_NOMUTEX, vfs_of(options));

@@ -88,6 +88,8 @@ class Store {
   WaitList idle_;
 };
 
+/// SQLite's VFS that the options name; null: its default one.
+const char* vfs_of(const StorageOptions& options);
 /// Opens a connection to an existing database, with the settings that the store's promises need.
 Database open_connection(const StorageOptions& options, int flags);
 /// The same, with a write-ahead log. Each connection asks for it: the crash of a process that made

@@ -21,7 +21,7 @@ std::span<const std::byte> as_bytes(const std::string& text) {
 
 /// One line of what clients do, when asked for.
 void trace(Life& life, const Upload& upload, const std::string& what) {
-  if (life.machine.is_verbose) life.machine.log(LogLevel::info, upload.id + ": " + what);
+  if (life.machine.is_verbose) life.machine.log(upload.id + ": " + what);
 }
 
 std::string text_of(const Piece& piece) {
@@ -35,15 +35,27 @@ std::string text_of(const AppendResult& result) {
          std::to_string(result.offset);
 }
 
+/// Matches, or not, as the story wants it.
+class KnownChecksum final : public Checksum {
+ public:
+  explicit KnownChecksum(bool matches) : matches_(matches) {}
+  void update(std::span<const std::byte>) override {}
+  bool matches() override { return matches_; }
+
+ private:
+  const bool matches_;
+};
+
 class Client {
  public:
-  Client(Life& life, SQLiteStorage& storage) : life_(life), storage_(storage) {}
+  Client(Life& life, Service service)
+      : life_(life), process_(service.process), storage_(service.storage), urls_(service.urls) {}
 
   Task<void> step();
 
  private:
   Random& chance() { return life_.machine.chance(); }
-  bool is_dead() const { return life_.machine.is_dead(); }
+  bool is_dead() const { return process_.is_dead(); }
   std::uint64_t some_size();
   /// One that may be there; null when there is none.
   Upload* pick();
@@ -59,17 +71,23 @@ class Client {
   Task<void> release();
   Task<void> set_length();
   Task<void> clean();
+  Task<void> back_up();
+  Task<void> use_urls();
 
   /// What an answer says of an upload, unless the power is gone.
   void note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
             const AppendResult& result, Durability durability);
+  /// What was written before somebody ended the append is kept.
+  void check_kept(const Upload& upload, const Piece& piece, const AppendResult& result);
   /// Whether an operation on `upload` may have failed so. Throws Violation when not.
   void allow(const Upload* upload, const std::system_error& error) const;
   template <class T>
   Task<T> perhaps_stopped(Task<T> task);
 
   Life& life_;
+  Process& process_;
   SQLiteStorage& storage_;
+  FileURLStorage& urls_;
   Presence presence_before_ = Presence::tried;  // Of the upload that was picked last.
 };
 
@@ -118,14 +136,13 @@ void Client::allow(const Upload* upload, const std::system_error& error) const {
   const std::error_code code = error.code();
   if (code == std::errc::timed_out || is_canceled(error)) return;
   if (code == Errc::lock_timeout || code == Errc::busy) return;
-  const FaultRates& faults = life_.machine.faults;
-  const bool faulty = faults.failed != 0 || faults.full != 0 || faults.failed_sync != 0;
-  if (faulty && (code == Errc::io_error || code == Errc::no_space)) return;
+  const bool failed = code == Errc::io_error || code == Errc::no_space;
+  if (failed && life_.machine.had_errors()) return;
   const bool known = upload != nullptr;
   const bool was_there =
       known && upload->presence == Presence::there && presence_before_ == Presence::there;
   if (known && code == Errc::not_found && !was_there) return;
-  if (known && upload->expires_at && *upload->expires_at <= life_.machine.system_now() &&
+  if (known && upload->expires_at && *upload->expires_at <= life_.machine.latest_system_now() &&
       (code == Errc::expired || code == Errc::not_found)) {
     return;
   }
@@ -176,6 +193,18 @@ Task<void> Client::create() {
   }
 }
 
+void Client::check_kept(const Upload& upload, const Piece& piece, const AppendResult& result) {
+  constexpr std::uint64_t k_telling = 16;
+  if (life_.machine.had_errors() || result.offset < piece.from) return;
+  if (result.offset + k_telling > piece.to) return;
+  const FilePtr file = life_.machine.disk().find("/sim/uploads/" + upload.id);
+  if (file == nullptr || file->now.size() < result.offset + k_telling) return;
+  const std::string_view rest = std::string_view(file->now).substr(result.offset, k_telling);
+  if (piece.matching(rest, result.offset) == k_telling) {
+    upload.fail("bytes were written, and not counted");
+  }
+}
+
 Task<void> Client::append() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
@@ -188,16 +217,30 @@ Task<void> Client::append() {
   if (from + size > k_max_length) co_return;
   const Piece piece{from, from + size, life_.model.new_seed()};
   const std::uint64_t before = upload->durable;
-  const auto tried = upload->tried.insert(upload->tried.end(), piece);
+  const bool has_checksum = chance().once_in(8);
+  KnownChecksum checksum(chance().once_in(2));
+  const bool may_stay = !has_checksum || checksum.matches();
+  auto tried = upload->tried.end();
+  if (may_stay) tried = upload->tried.insert(tried, piece);
   const std::string bytes = piece.bytes();
-  const Durability durability = chance().once_in(6) ? Durability::ordered : Durability::full;
-  trace(life_, *upload, (durability == Durability::full ? "append " : "ordered ") + text_of(piece));
+  AppendOptions options;
+  options.durability = chance().once_in(6) ? Durability::ordered : Durability::full;
+  if (has_checksum) options.checksum = &checksum;
+  trace(life_, *upload, "append " + text_of(piece));
   try {
-    const AppendResult result = co_await perhaps_stopped(
-        storage_.append(upload->id, from, as_bytes(bytes), {.durability = durability}));
-    note(*upload, piece, before, result, durability);
-    const bool nothing = result.status == AppendStatus::offset_conflict;
-    if (nothing && !is_dead()) upload->tried.erase(tried);
+    const AppendResult result =
+        co_await perhaps_stopped(storage_.append(upload->id, from, as_bytes(bytes), options));
+    if (!may_stay && !is_dead() && result.status == AppendStatus::committed) {
+      upload->fail("committed against its checksum");
+    }
+    // With a checksum they are committed fully.
+    note(*upload, piece, before, result, has_checksum ? Durability::full : *options.durability);
+    if (is_dead() || !may_stay || result.status == AppendStatus::committed) co_return;
+    if (has_checksum || result.status == AppendStatus::offset_conflict) {
+      upload->tried.erase(tried);
+    } else {
+      check_kept(*upload, piece, result);
+    }
   } catch (const std::system_error& error) {
     allow(upload, error);
   }
@@ -207,7 +250,11 @@ Task<void> Client::write() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
   const std::uint64_t before = upload->durable;
-  WriterOptions options{.take_over = chance().once_in(2)};
+  WriterOptions options;
+  options.take_over = chance().once_in(2);
+  KnownChecksum checksum(chance().once_in(2));
+  if (chance().once_in(8)) options.checksum = &checksum;
+  const bool may_stay = options.checksum == nullptr || checksum.matches();
   try {
     const std::unique_ptr<UploadWriter> writer =
         co_await perhaps_stopped(storage_.open_writer(upload->id, options));
@@ -220,11 +267,11 @@ Task<void> Client::write() {
       if (size == 0) break;
       const Piece piece{from, from + size, life_.model.new_seed()};
       pieces.push_back(piece);
-      upload->tried.push_back(piece);
+      if (may_stay) upload->tried.push_back(piece);
       trace(life_, *upload, "write " + text_of(piece));
       const std::string bytes = piece.bytes();
       if (!co_await perhaps_stopped(writer->write(as_bytes(bytes)))) break;
-      if (chance().once_in(3)) co_await writer->commit();
+      if (options.checksum == nullptr && chance().once_in(3)) co_await writer->commit();
     }
     if (chance().once_in(4)) co_return;  // Destroyed: it closes by itself.
     const AppendResult result = co_await writer->close();
@@ -235,6 +282,7 @@ Task<void> Client::write() {
     upload->believed = result.offset;
     if (result.completed) upload->complete = true;
     if (result.status != AppendStatus::committed) co_return;
+    if (!may_stay && !pieces.empty()) upload->fail("a writer committed against its checksum");
     for (const Piece& piece : pieces) {
       if (piece.to <= result.offset) upload->acknowledge(piece);
     }
@@ -386,6 +434,40 @@ Task<void> Client::clean() {
   }
 }
 
+Task<void> Client::back_up() {
+  try {
+    co_await perhaps_stopped(
+        storage_.backup("/sim/backup-" + std::to_string(life_.model.new_seed())));
+  } catch (const std::system_error& error) {
+    allow(nullptr, error);
+  }
+}
+
+Task<void> Client::use_urls() {
+  const std::string key = "key" + std::to_string(chance().below(6));
+  std::set<std::optional<std::string>>& possible = life_.model.urls[key];
+  try {
+    if (chance().once_in(2)) {
+      const std::optional<std::string> url = co_await perhaps_stopped(urls_.get_url(key));
+      if (is_dead() || possible.empty() || possible.contains(url)) co_return;
+      life_.report(key + ": the URL is none that was kept");
+      co_return;
+    }
+    if (life_.model.busy_keys.contains(key)) co_return;  // Of two at a time nobody knows the last.
+    life_.model.busy_keys.insert(key);
+    std::optional<std::string> url;
+    if (!chance().once_in(4)) url = "http://host/" + std::to_string(life_.model.new_seed());
+    if (possible.empty()) possible.insert(std::nullopt);
+    possible.insert(url);
+    Task<void> change = url ? urls_.set_url(key, *url) : urls_.remove_url(key);
+    co_await perhaps_stopped(std::move(change));
+    if (!is_dead()) possible = {url};
+  } catch (const std::system_error& error) {
+    allow(nullptr, error);
+  }
+  life_.model.busy_keys.erase(key);
+}
+
 Task<void> Client::step() {
   const std::uint64_t what = chance().below(100);
   if (what < 12) return create();
@@ -396,91 +478,22 @@ Task<void> Client::step() {
   if (what < 88) return remove();
   if (what < 91) return concatenate();
   if (what < 94) return release();
-  if (what < 97) return set_length();
-  return clean();
-}
-
-/// What the disk has of the file, or nothing.
-std::optional<std::string> content_of(Life& life, const std::string& path) {
-  const FilePtr file = life.machine.disk().find(path);
-  return file == nullptr ? std::nullopt : std::optional(file->now);
-}
-
-void check_released(Life& life, Upload& upload) {
-  const std::optional<std::string> content = content_of(life, upload.released_to);
-  if (!content) upload.fail("it was to be released, and is nowhere");
-  const bool whole = content->size() >= upload.durable &&
-                     content->size() == upload.length.value_or(content->size());
-  if (!whole) upload.fail("the released file has another size");
-  upload.check_content(*content);
-}
-
-void check_row(Life& life, Upload& upload, const tidemark::Upload& row) {
-  trace(life, upload, "is at " + std::to_string(row.offset));
-  if (row.offset < upload.durable) {
-    upload.fail("the offset is " + std::to_string(row.offset) + " of " +
-                std::to_string(upload.durable) + " that were acknowledged");
-  }
-  if (upload.complete && !row.completed) upload.fail("it is no longer complete");
-  std::optional<std::string> content = content_of(life, "/sim/uploads/" + upload.id);
-  if (!content) {
-    if (row.offset != 0) upload.fail("its file is gone");
-    upload.presence = Presence::maybe_gone;  // A row that a sweep removes.
-    return;
-  }
-  if (content->size() < row.offset) upload.fail("its file is shorter than its offset");
-  if (row.completed && content->size() != row.offset) upload.fail("a stale tail was left");
-  content->resize(row.offset);
-  upload.check_content(*content);
-  upload.length = row.length;
-  upload.settle(*content);
-  upload.presence = Presence::there;
-}
-
-Task<void> check_upload(Life& life, SQLiteStorage& storage, Upload& upload) {
-  const auto row = co_await storage.get_upload(upload.id);
-  if (life.machine.is_dead()) co_return;
-  if (upload.presence == Presence::gone) {
-    if (row) upload.fail("it was deleted, and is back");
-  } else if (row) {
-    check_row(life, upload, *row);
-    if (!upload.released_to.empty() && !content_of(life, upload.released_to)) {
-      upload.released_to.clear();
-    }
-  } else {
-    const bool expired =
-        upload.expires_at && *upload.expires_at <= life.machine.system_now() && !upload.complete;
-    if (upload.presence == Presence::there && !expired) upload.fail("it is gone");
-    upload.presence = Presence::gone;
-  }
-  if (upload.presence == Presence::gone && !upload.released_to.empty()) {
-    const bool is_there = content_of(life, upload.released_to).has_value();
-    if (is_there || upload.is_released || !upload.may_be_deleted) check_released(life, upload);
-  }
+  if (what < 96) return set_length();
+  if (what < 98) return clean();
+  if (what < 99) return use_urls();
+  return chance().once_in(4) ? back_up() : use_urls();
 }
 
 }  // namespace
 
-Task<void> run_client(Executor&, Life& life, SQLiteStorage& storage, unsigned count) {
-  Client client(life, storage);
+Task<void> run_client(Executor&, Life& life, Service service, unsigned count) {
+  Client client(life, service);
   try {
-    while (count-- > 0 && !life.machine.is_dead() && !life.violation) {
+    while (count-- > 0 && !service.process.is_dead() && !life.violation) {
       co_await client.step();
     }
   } catch (const Violation&) {
     if (!life.violation) life.violation = std::current_exception();
-  }
-}
-
-Task<void> check_all(Executor&, Life& life, SQLiteStorage& storage) {
-  try {
-    for (Upload* const upload : life.model.all()) {
-      co_await check_upload(life, storage, *upload);
-    }
-  } catch (const Violation&) {
-    life.violation = std::current_exception();
-  } catch (const std::system_error&) {
-    if (!life.machine.is_dead()) throw;
   }
 }
 

@@ -36,8 +36,9 @@ int main(int argc, char** argv) {
       std::fflush(stdout);
     }
   }
-  std::printf("%ju seeds, %ju power cuts, %ju operations, %ju violations\n",
-              static_cast<std::uintmax_t>(totals.seeds), static_cast<std::uintmax_t>(totals.cuts),
+  std::printf("%ju kills\n%ju seeds, %ju power cuts, %ju operations, %ju violations\n",
+              static_cast<std::uintmax_t>(totals.kills), static_cast<std::uintmax_t>(totals.seeds),
+              static_cast<std::uintmax_t>(totals.cuts),
               static_cast<std::uintmax_t>(totals.operations),
               static_cast<std::uintmax_t>(violations));
   return violations == 0 ? 0 : 1;

@@ -1,6 +1,7 @@
 #include "model.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace tidemark::sim {
 namespace {
@@ -15,15 +16,32 @@ std::uint64_t mix(std::uint64_t value) {
 
 }  // namespace
 
-char Piece::byte(std::uint64_t at) const {
-  const std::uint64_t own = at - shift;
-  return static_cast<char>(mix((seed << 32) ^ (own / 8)) >> (8 * (own % 8)));
+std::string Piece::bytes(std::uint64_t first, std::uint64_t last) const {
+  std::string all(last - first, '\0');
+  for (std::uint64_t at = first; at < last;) {
+    const std::uint64_t own = at - shift;
+    const std::uint64_t word = mix((seed << 32) ^ (own / sizeof word));
+    const std::uint64_t skipped = own % sizeof word;
+    const std::uint64_t size = std::min(sizeof word - skipped, last - at);
+    std::memcpy(all.data() + (at - first), reinterpret_cast<const char*>(&word) + skipped, size);
+    at += size;
+  }
+  return all;
 }
 
-std::string Piece::bytes() const {
-  std::string all(to - from, '\0');
-  for (std::uint64_t at = from; at < to; ++at) all[at - from] = byte(at);
-  return all;
+std::uint64_t Piece::matching(std::string_view content, std::uint64_t at) const {
+  if (at < from || to <= at) return 0;
+  const std::uint64_t most = std::min(to - at, content.size());
+  std::uint64_t size = 0;
+  std::uint64_t step = 32;  // Few bytes tell most strangers.
+  while (size < most) {
+    const std::string own = bytes(at + size, at + std::min(most, size + step));
+    const auto [mine, other] = std::ranges::mismatch(own, content.substr(size, own.size()));
+    size += static_cast<std::uint64_t>(mine - own.begin());
+    if (mine != own.end()) break;
+    step = 4096;
+  }
+  return size;
 }
 
 void Upload::fail(const std::string& what) const {
@@ -40,51 +58,48 @@ void Upload::acknowledge_offset(std::uint64_t offset) {
   believed = offset;
 }
 
-const Piece* Upload::owner_of(std::uint64_t at) const {
-  const auto piece = std::ranges::find_if(
-      known, [at](const Piece& each) { return each.from <= at && at < each.to; });
-  return piece == known.end() ? nullptr : &*piece;
-}
-
-const Piece* Upload::trial_of(std::uint64_t at, char byte) const {
-  const auto piece = std::ranges::find_if(tried, [at, byte](const Piece& each) {
-    return each.from <= at && at < each.to && each.byte(at) == byte;
-  });
-  return piece == tried.end() ? nullptr : &*piece;
+std::vector<Piece> Upload::attribute(std::string_view content, std::uint64_t from) const {
+  std::vector<Piece> found;
+  const std::uint64_t end = from + content.size();
+  for (std::uint64_t at = from; at < end;) {
+    const std::string_view rest = content.substr(at - from);
+    const auto owner = std::ranges::find_if(
+        known, [at](const Piece& each) { return each.from <= at && at < each.to; });
+    Piece part;
+    std::uint64_t size = 0;
+    if (owner != known.end()) {
+      part = *owner;
+      size = owner->matching(rest, at);
+      if (size < std::min<std::uint64_t>(owner->to - at, rest.size())) {
+        fail("byte " + std::to_string(at + size) + " is not the acknowledged writer's");
+      }
+    } else {
+      for (const Piece& trial : tried) {
+        const std::uint64_t matching = trial.matching(rest, at);
+        if (matching <= size) continue;
+        size = matching;
+        part = trial;
+      }
+      if (size == 0) fail("byte " + std::to_string(at) + " was written by nobody");
+      // Where acknowledged bytes begin, only their writer's count.
+      for (const Piece& each : known) {
+        if (at < each.from) size = std::min(size, each.from - at);
+      }
+    }
+    part.from = at;
+    part.to = at + size;
+    found.push_back(part);
+    at += size;
+  }
+  return found;
 }
 
 void Upload::check_content(std::string_view content, std::uint64_t from) const {
-  const Piece* piece = nullptr;
-  const std::uint64_t end = from + content.size();
-  for (std::uint64_t at = from; at < end; ++at) {
-    const char byte = content[at - from];
-    const bool goes_on = piece != nullptr && at < piece->to && piece->byte(at) == byte;
-    if (goes_on) continue;
-    piece = owner_of(at);
-    if (piece != nullptr && piece->byte(at) == byte) continue;
-    if (piece != nullptr) fail("byte " + std::to_string(at) + " is not the acknowledged writer's");
-    piece = trial_of(at, byte);
-    if (piece == nullptr) fail("byte " + std::to_string(at) + " was written by nobody");
-  }
+  attribute(content, from);
 }
 
 void Upload::settle(std::string_view content) {
-  std::vector<Piece> found;
-  for (std::uint64_t at = 0; at < content.size(); ++at) {
-    if (!found.empty() && at < found.back().to) continue;
-    const Piece* piece = owner_of(at);
-    if (piece == nullptr) piece = trial_of(at, content[at]);
-    Piece part = *piece;
-    part.from = at;
-    // Another trial may have gone on where this one ended.
-    part.to = at + 1;
-    while (part.to < std::min<std::uint64_t>(piece->to, content.size()) &&
-           piece->byte(part.to) == content[part.to]) {
-      ++part.to;
-    }
-    found.push_back(part);
-  }
-  known = std::move(found);
+  known = attribute(content, 0);
   tried.clear();
   durable = believed = content.size();
   complete = length && durable >= *length;
@@ -99,11 +114,15 @@ Upload& Model::add() {
 std::vector<Upload*> Model::all() {
   std::vector<Upload*> all;
   for (Upload& upload : uploads_) {
-    if (upload.presence != Upload::Presence::gone || !upload.released_to.empty()) {
-      all.push_back(&upload);
-    }
+    const bool gone = upload.presence == Upload::Presence::gone && upload.released_to.empty();
+    if (!gone && upload.presence != Upload::Presence::spoiled) all.push_back(&upload);
   }
   return all;
+}
+
+Upload* Model::find(std::string_view id) {
+  const auto at = std::ranges::find(uploads_, id, &Upload::id);
+  return at == uploads_.end() ? nullptr : &*at;
 }
 
 }  // namespace tidemark::sim

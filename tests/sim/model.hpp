@@ -4,6 +4,7 @@
 #include <list>
 #include <map>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -26,8 +27,10 @@ struct Piece {
   std::uint64_t seed = 0;
   std::uint64_t shift = 0;  // Byte `at` is that of `at - shift`: of a part that was concatenated.
 
-  char byte(std::uint64_t at) const;
-  std::string bytes() const;
+  std::string bytes() const { return bytes(from, to); }
+  std::string bytes(std::uint64_t first, std::uint64_t last) const;
+  /// How many of `content`, which begins at `at`, are this piece's.
+  std::uint64_t matching(std::string_view content, std::uint64_t at) const;
 };
 
 /// What is known of one upload: what was acknowledged must be there, what was tried may be.
@@ -37,6 +40,7 @@ struct Upload {
     there,
     maybe_gone,  // Somebody tries to remove it.
     gone,
+    spoiled,  // Another implementation's bytes were lost: nobody looks at it any more.
   };
 
   std::string id;
@@ -49,9 +53,13 @@ struct Upload {
   std::string released_to;     // Where the file may be instead.
   bool is_released = false;    // That was acknowledged.
   bool may_be_deleted = false;
+  /// How far another implementation has come, whose bytes are not stable until we make them so.
+  std::uint64_t foreign_offset = 0;
   std::vector<Piece> known;  // Acknowledged.
   std::list<Piece> tried;    // May be part of it.
 
+  /// A power cut may have taken bytes below the offset that only a foreign program acknowledged.
+  bool has_foreign_tail() const { return durable < foreign_offset; }
   void acknowledge(const Piece& piece);
   void acknowledge_offset(std::uint64_t offset);
   /// Throws unless `content` is what was acknowledged, and else what was tried.
@@ -61,16 +69,23 @@ struct Upload {
   [[noreturn]] void fail(const std::string& what) const;
 
  private:
-  const Piece* owner_of(std::uint64_t at) const;
-  /// Any piece that was tried and has this byte there.
-  const Piece* trial_of(std::uint64_t at, char byte) const;
+  /// Gives each part of the content to who wrote it.
+  std::vector<Piece> attribute(std::string_view content, std::uint64_t from) const;
 };
+
+/// What may be kept under the keys of the URL store: one value that was acknowledged, or any of
+/// those that were tried since.
+using UrlModel = std::map<std::string, std::set<std::optional<std::string>>>;
 
 /// All uploads there ever were.
 class Model {
  public:
   Upload& add();
+  /// None that is gone, or that another implementation has lost.
   std::vector<Upload*> all();
+  Upload* find(std::string_view id);
+  UrlModel urls;
+  std::set<std::string> busy_keys;  // That somebody changes.
   std::uint64_t new_seed() { return ++seeds_; }
 
  private:

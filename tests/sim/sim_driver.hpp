@@ -10,10 +10,11 @@
 namespace tidemark::sim {
 
 /// An executor's driver on a simulated machine: completes operations in any order and after any
-/// delay, and heeds a cancel in time, late or not at all.
+/// delay, and heeds a cancel in time, late or not at all. Asserts that a request is let alone until
+/// it has come back.
 class SimDriver final : public Driver {
  public:
-  explicit SimDriver(Machine& machine) : machine_(machine) {}
+  SimDriver(Machine& machine, Process& process);
   ~SimDriver() override;
 
   DriverKind kind() const override { return DriverKind::threads; }
@@ -22,19 +23,27 @@ class SimDriver final : public Driver {
   void wait(std::optional<TimePoint> deadline) override;
   void wake() override { machine_.wake_driver(this); }
   DriverStats stats() const override { return stats_; }
+  /// The process is killed: what is in flight takes effect now, or never.
+  void die();
 
  private:
   struct Flight {
     Machine::EventHandle event;
     bool has_effect = false;
     std::shared_ptr<OpenFile> file;  // As the kernel keeps it.
+    Operation::Kind kind{};
+    int fd = -1;
+    std::uint64_t offset = 0;
+    const void* memory = nullptr;
   };
 
   std::chrono::nanoseconds delay();
+  static bool is_same(const Flight& flight, const Operation& operation);
   void take_effect(Operation& operation);
   void finish(Operation& operation);
 
   Machine& machine_;
+  Process& process_;
   std::map<Operation*, Flight> in_flight_;  // Looked up only: their order is not the seed's.
   OperationQueue finished_;
   DriverStats stats_;

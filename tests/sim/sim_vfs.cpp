@@ -26,14 +26,14 @@ SimVfs::SimVfs(Machine& machine) : machine_(machine) {
   vfs_.xDelete = &SimVfs::remove;
   vfs_.xAccess = [](sqlite3_vfs* vfs, const char* name, int, int* out) {
     *out = of(vfs).machine_.disk().find(name) != nullptr ? 1 : 0;
-    return of(vfs).machine_.is_dead() ? SQLITE_IOERR_ACCESS : SQLITE_OK;
+    return of(vfs).machine_.running_process().is_dead() ? SQLITE_IOERR_ACCESS : SQLITE_OK;
   };
   vfs_.xFullPathname = [](sqlite3_vfs*, const char* name, int size, char* out) {
     sqlite3_snprintf(size, out, "%s", name);
     return SQLITE_OK;
   };
   vfs_.xRandomness = [](sqlite3_vfs* vfs, int size, char* out) {
-    for (int i = 0; i < size; ++i) out[i] = static_cast<char>(of(vfs).machine_.random());
+    for (int i = 0; i < size; ++i) out[i] = static_cast<char>(of(vfs).machine_.chance().bits());
     return size;
   };
   // Nobody else runs meanwhile, so waiting would only end with the clock.
@@ -45,10 +45,32 @@ SimVfs::SimVfs(Machine& machine) : machine_(machine) {
   };
   vfs_.xGetLastError = [](sqlite3_vfs*, int, char*) { return 0; };
   if (sqlite3_vfs_register(&vfs_, 0) != SQLITE_OK) throw std::runtime_error("vfs_register");
+  machine_.shared_state = this;
 }
 
 SimVfs::~SimVfs() {
+  machine_.shared_state = nullptr;
   sqlite3_vfs_unregister(&vfs_);
+}
+
+void SimVfs::release_all_of(const Process& process) {
+  for (Handle* const handle : handles_) {
+    if (handle->process != &process) continue;
+    unlock(*handle, SQLITE_LOCK_NONE);
+    leave_memory(*handle);  // Its code may still read it.
+  }
+}
+
+void SimVfs::freeze() {
+  for (const auto& [file, memory] : memories_) memory->frozen = memory->regions;
+}
+
+void SimVfs::thaw() {
+  for (const auto& [file, memory] : memories_) {
+    for (std::size_t i = 0; i < memory->frozen.size(); ++i) {
+      std::ranges::copy(memory->frozen[i], memory->regions[i].begin());
+    }
+  }
 }
 
 SimVfs::Handle& SimVfs::of(sqlite3_file* file) {
@@ -62,31 +84,31 @@ SimVfs& SimVfs::of(sqlite3_vfs* vfs) {
 int SimVfs::open(sqlite3_vfs* vfs, sqlite3_filename name, sqlite3_file* file, int flags, int* out) {
   SimVfs& self = of(vfs);
   Machine& machine = self.machine_;
+  Process& process = machine.running_process();
   file->pMethods = nullptr;
-  if (machine.is_dead()) return SQLITE_IOERR;
+  if (process.is_dead()) return SQLITE_IOERR;
   TIDEMARK_ASSERT(name != nullptr, "temporary tables stay in memory");
   FilePtr found = machine.disk().find(name);
   bool made = false;
   if (found == nullptr) {
     if ((flags & SQLITE_OPEN_CREATE) == 0) return SQLITE_CANTOPEN;
-    machine.count_disk_step();
-    if (machine.is_dead()) return SQLITE_IOERR;
+    if (!machine.step(process)) return SQLITE_IOERR;
     found = machine.disk().create(name, false, machine.system_now());
     made = true;
   }
   constexpr int k_logs = SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL;
   const bool scratch = (flags & SQLITE_OPEN_TRANSIENT_DB) != 0;
-  new (file) Handle{
-      &methods(),       &self, std::move(found), name, made && (flags & k_logs) != 0, scratch,
-      SQLITE_LOCK_NONE, false};
+  const bool needs_folder_sync = made && (flags & k_logs) != 0;
+  new (file) Handle{&methods(),        &self,   &process,         std::move(found), name,
+                    needs_folder_sync, scratch, SQLITE_LOCK_NONE, nullptr};
+  self.handles_.push_back(&of(file));
   if (out != nullptr) *out = flags;
   return SQLITE_OK;
 }
 
 int SimVfs::remove(sqlite3_vfs* vfs, const char* name, int sync_folder) {
   Machine& machine = of(vfs).machine_;
-  machine.count_disk_step();
-  if (machine.is_dead()) return SQLITE_IOERR_DELETE;
+  if (!machine.step(machine.running_process())) return SQLITE_IOERR_DELETE;
   if (machine.disk().find(name) == nullptr) return SQLITE_IOERR_DELETE_NOENT;
   machine.disk().unlink(name);
   if (sync_folder != 0) machine.disk().sync_folder(parent_of(name));
@@ -94,7 +116,7 @@ int SimVfs::remove(sqlite3_vfs* vfs, const char* name, int sync_folder) {
 }
 
 int SimVfs::read(Handle& handle, void* to, int size, sqlite3_int64 at) {
-  if (machine_.is_dead()) return SQLITE_IOERR_READ;
+  if (handle.process->is_dead()) return SQLITE_IOERR_READ;
   const std::string& content = handle.file->now;
   const auto offset = static_cast<std::uint64_t>(at);
   const auto wanted = static_cast<std::size_t>(size);
@@ -107,21 +129,19 @@ int SimVfs::read(Handle& handle, void* to, int size, sqlite3_int64 at) {
 }
 
 int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) {
-  if (machine_.is_dead()) return SQLITE_IOERR_WRITE;
+  if (handle.process->is_dead()) return SQLITE_IOERR_WRITE;
   if (handle.is_scratch) return SQLITE_OK;
-  machine_.count_disk_step();
-  if (machine_.is_dead()) return SQLITE_IOERR_WRITE;
-  if (machine_.fails(machine_.faults.full)) return SQLITE_FULL;
-  if (machine_.fails(machine_.faults.failed)) return SQLITE_IOERR_WRITE;
+  if (!machine_.step(*handle.process)) return SQLITE_IOERR_WRITE;
+  if (machine_.fails(machine_.faults().full)) return SQLITE_FULL;
+  if (machine_.fails(machine_.faults().failed)) return SQLITE_IOERR_WRITE;
   const std::string_view bytes(static_cast<const char*>(from), static_cast<std::size_t>(size));
   machine_.disk().write(*handle.file, static_cast<std::uint64_t>(at), bytes, false);
   return SQLITE_OK;
 }
 
 int SimVfs::sync(Handle& handle) {
-  machine_.count_disk_step();
-  if (machine_.is_dead()) return SQLITE_IOERR_FSYNC;
-  if (machine_.fails(machine_.faults.failed_sync)) {
+  if (!machine_.step(*handle.process)) return SQLITE_IOERR_FSYNC;
+  if (machine_.fails(machine_.faults().failed_sync)) {
     machine_.disk().lose_pending(*handle.file);
     return SQLITE_IOERR_FSYNC;
   }
@@ -133,6 +153,7 @@ int SimVfs::sync(Handle& handle) {
 }
 
 int SimVfs::lock(Handle& handle, int level) {
+  if (handle.process->is_dead()) return SQLITE_IOERR_LOCK;
   DatabaseLocks& locks = locks_[handle.file.get()];
   const auto other = [&](const Handle* owner) { return owner != nullptr && owner != &handle; };
   if (level <= handle.level) return SQLITE_OK;
@@ -163,7 +184,8 @@ int SimVfs::unlock(Handle& handle, int level) {
 }
 
 int SimVfs::lock_memory(Handle& handle, int first, int count, int flags) {
-  SharedMemory& memory = memories_[handle.file.get()];
+  if (handle.process->is_dead()) return SQLITE_IOERR_SHMLOCK;
+  SharedMemory& memory = *handle.memory;
   const bool shared = (flags & SQLITE_SHM_SHARED) != 0;
   for (int i = first; i < first + count; ++i) {
     const Handle*& owner = memory.exclusive[i];
@@ -192,26 +214,29 @@ int SimVfs::lock_memory(Handle& handle, int first, int count, int flags) {
 
 int SimVfs::map_memory(Handle& handle, int region, int size, bool extend, void volatile** out) {
   *out = nullptr;
-  if (machine_.is_dead()) return SQLITE_IOERR_SHMMAP;
-  SharedMemory& memory = memories_[handle.file.get()];
-  if (!std::exchange(handle.maps_memory, true)) ++memory.users;
+  if (handle.process->is_dead()) return SQLITE_IOERR_SHMMAP;
+  if (handle.memory == nullptr) {
+    std::shared_ptr<SharedMemory>& memory = memories_[handle.file.get()];
+    if (memory == nullptr) memory = std::make_shared<SharedMemory>();
+    handle.memory = memory;
+    ++memory->users;
+  }
+  SharedMemory& memory = *handle.memory;
   const auto wanted = static_cast<std::size_t>(region) + 1;
   while (extend && memory.regions.size() < wanted) {
-    memory.regions.push_back(std::make_unique<char[]>(static_cast<std::size_t>(size)));
+    memory.regions.emplace_back(static_cast<std::size_t>(size), '\0');
   }
-  if (memory.regions.size() >= wanted) *out = memory.regions[wanted - 1].get();
+  if (memory.regions.size() >= wanted) *out = memory.regions[wanted - 1].data();
   return SQLITE_OK;
 }
 
-int SimVfs::unmap_memory(Handle& handle, bool) {
-  if (!std::exchange(handle.maps_memory, false)) return SQLITE_OK;
-  const auto at = memories_.find(handle.file.get());
+void SimVfs::leave_memory(Handle& handle) {
+  if (handle.memory == nullptr) return;
   for (int i = 0; i < SQLITE_SHM_NLOCK; ++i) {
-    std::erase(at->second.shared[i], &handle);
-    if (at->second.exclusive[i] == &handle) at->second.exclusive[i] = nullptr;
+    std::erase(handle.memory->shared[i], &handle);
+    if (handle.memory->exclusive[i] == &handle) handle.memory->exclusive[i] = nullptr;
   }
-  if (--at->second.users == 0) memories_.erase(at);
-  return SQLITE_OK;
+  if (--handle.memory->users == 0) memories_.erase(handle.file.get());
 }
 
 const sqlite3_io_methods& SimVfs::methods() {
@@ -221,6 +246,7 @@ const sqlite3_io_methods& SimVfs::methods() {
     m.xClose = [](sqlite3_file* file) {
       Handle& handle = of(file);
       handle.vfs->unlock(handle, SQLITE_LOCK_NONE);
+      std::erase(handle.vfs->handles_, &handle);
       handle.~Handle();
       return SQLITE_OK;
     };
@@ -232,15 +258,14 @@ const sqlite3_io_methods& SimVfs::methods() {
     };
     m.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
       Machine& machine = of(file).vfs->machine_;
-      machine.count_disk_step();
-      if (machine.is_dead()) return SQLITE_IOERR_TRUNCATE;
+      if (!machine.step(*of(file).process)) return SQLITE_IOERR_TRUNCATE;
       machine.disk().truncate(*of(file).file, static_cast<std::uint64_t>(size));
       return SQLITE_OK;
     };
     m.xSync = [](sqlite3_file* file, int) { return of(file).vfs->sync(of(file)); };
     m.xFileSize = [](sqlite3_file* file, sqlite3_int64* size) {
       *size = static_cast<sqlite3_int64>(of(file).file->now.size());
-      return of(file).vfs->machine_.is_dead() ? SQLITE_IOERR_FSTAT : SQLITE_OK;
+      return of(file).process->is_dead() ? SQLITE_IOERR_FSTAT : SQLITE_OK;
     };
     m.xLock = [](sqlite3_file* file, int level) { return of(file).vfs->lock(of(file), level); };
     m.xUnlock = [](sqlite3_file* file, int level) { return of(file).vfs->unlock(of(file), level); };
@@ -265,8 +290,11 @@ const sqlite3_io_methods& SimVfs::methods() {
       return of(file).vfs->lock_memory(of(file), first, count, flags);
     };
     m.xShmBarrier = [](sqlite3_file*) {};
-    m.xShmUnmap = [](sqlite3_file* file, int remove) {
-      return of(file).vfs->unmap_memory(of(file), remove != 0);
+    m.xShmUnmap = [](sqlite3_file* file, int) {
+      Handle& handle = of(file);
+      if (!handle.process->is_killed()) handle.vfs->leave_memory(handle);
+      handle.memory.reset();
+      return SQLITE_OK;
     };
     return m;
   }();

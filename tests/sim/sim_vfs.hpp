@@ -16,14 +16,18 @@ namespace tidemark::sim {
 /// or journal has its folder synced with its first sync.
 ///
 /// One at a time; StorageOptions::sqlite_vfs names it. Lifetime: outlives the connections.
-class SimVfs {
+class SimVfs final : public SharedState {
  public:
   static constexpr const char* k_name = "tidemark-sim";
 
   explicit SimVfs(Machine& machine);
-  ~SimVfs();
+  ~SimVfs() override;
   SimVfs(const SimVfs&) = delete;
   SimVfs& operator=(const SimVfs&) = delete;
+
+  void release_all_of(const Process& process) override;
+  void freeze() override;
+  void thaw() override;
 
  private:
   struct Handle;
@@ -37,7 +41,8 @@ class SimVfs {
   };
   /// The shared memory of one database, which a power cut wipes.
   struct SharedMemory {
-    std::vector<std::unique_ptr<char[]>> regions;
+    std::vector<std::string> regions;  // Of one size; pointers into them stay.
+    std::vector<std::string> frozen;
     std::vector<const Handle*> shared[SQLITE_SHM_NLOCK];
     const Handle* exclusive[SQLITE_SHM_NLOCK] = {};
     std::size_t users = 0;
@@ -46,12 +51,13 @@ class SimVfs {
   struct Handle {
     const sqlite3_io_methods* methods;
     SimVfs* vfs;
+    Process* process;
     FilePtr file;
     std::string path;
     bool needs_folder_sync;
     bool is_scratch;  // What is in it never matters.
     int level;
-    bool maps_memory;
+    std::shared_ptr<SharedMemory> memory;  // Null until it is mapped.
   };
   static Handle& of(sqlite3_file* file);
   static SimVfs& of(sqlite3_vfs* vfs);
@@ -67,12 +73,13 @@ class SimVfs {
   int unlock(Handle& handle, int level);
   int lock_memory(Handle& handle, int first, int count, int flags);
   int map_memory(Handle& handle, int region, int size, bool extend, void volatile** out);
-  int unmap_memory(Handle& handle, bool remove);
+  void leave_memory(Handle& handle);
 
   Machine& machine_;
   sqlite3_vfs vfs_{};
+  std::vector<Handle*> handles_;
   std::map<const File*, DatabaseLocks> locks_;
-  std::map<const File*, SharedMemory> memories_;
+  std::map<const File*, std::shared_ptr<SharedMemory>> memories_;
 };
 
 }  // namespace tidemark::sim

@@ -3,13 +3,13 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include <tidemark/engine/engine.hpp>
-#include <tidemark/engine/root.hpp>
-
-#include "client.hpp"
+#include "check.hpp"
+#include "foreign.hpp"
+#include "server.hpp"
 #include "sim_vfs.hpp"
 
 namespace tidemark::sim {
@@ -18,65 +18,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::uint64_t k_lives = 8;
-constexpr auto k_patience = 1h;  // More than any time-out, also one after the other.
-
-/// A process: an engine and a storage on the machine that it shares with others.
-class Process {
- public:
-  explicit Process(Machine& machine) : machine_(machine) {
-    EngineOptions options;
-    options.environment = &machine;
-    engine_ = std::make_unique<Engine>(options);
-  }
-  ~Process() { run("end of the engine", nothing(executor())); }
-
-  /// Runs a task to its end. Empty when it failed, which only faults and a power cut may do.
-  template <class T>
-  std::optional<Task<T>> run(const char* what, Task<T> task) {
-    std::optional<Task<T>> finished;
-    start(std::move(task), finished);
-    const bool ended =
-        machine_.run_until([&] { return finished.has_value(); }, machine_.now() + k_patience);
-    if (!ended) throw Violation(std::string(what) + " hangs");
-    return finished;
-  }
-  template <class T>
-  void start(Task<T> task, std::optional<Task<T>>& finished) {
-    detail::Root<T>::start(
-        executor(), std::move(task), [&](Task<T>& done) { finished.emplace(std::move(done)); },
-        executor().engine_stop());
-  }
-
-  /// False when it did not open.
-  bool open() {
-    StorageOptions options;
-    options.db_path = "/sim/uploads.db";
-    options.upload_dir = "/sim/uploads";
-    options.sqlite_vfs = SimVfs::k_name;
-    auto opened = run("open", SQLiteStorage::open(*engine_, std::move(options)));
-    try {
-      storage_ = detail::TaskAccess::promise(*opened).take();
-    } catch (const std::system_error& error) {
-      machine_.log(LogLevel::error, error.what());
-    }
-    return storage_ != nullptr;
-  }
-  void close() {
-    if (storage_ == nullptr) return;
-    run("close", storage_->close(std::chrono::seconds(machine_.chance().below(10))));
-    storage_.reset();
-  }
-
-  SQLiteStorage& storage() { return *storage_; }
-  Executor& executor() { return engine_->executor(); }
-
- private:
-  static Task<void> nothing(Executor&) { co_return; }
-
-  Machine& machine_;
-  std::unique_ptr<Engine> engine_;
-  std::unique_ptr<SQLiteStorage> storage_;
-};
+constexpr std::string_view k_uploads = "/sim/uploads/";
 
 class Story {
  public:
@@ -88,38 +30,72 @@ class Story {
   }
 
  private:
+  using Servers = std::vector<std::unique_ptr<Server>>;
+
   void live();
-  void choose_faults(Machine& machine);
-  void run_clients(Life& life, std::vector<std::unique_ptr<Process>>& processes);
+  /// One or two rounds of clients, each with one or two servers. Some die between.
+  void run_rounds(Life& life);
+  /// False when the power is gone.
+  bool open_servers(Life& life, Servers& servers, bool after_cut);
+  void run_clients(Life& life, Servers& servers);
+  FaultRates choose_faults();
 
   Random random_;
   const bool is_verbose_;
   Totals& totals_;
   Disk disk_;
   Model model_;
-  TimePoint now_{1s};
-  SystemTime system_now_{std::chrono::seconds(1'700'000'000)};
+  bool was_cut_ = false;  // How the life before ended.
+  Machine::Clock clock_;
 };
 
-void Story::choose_faults(Machine& machine) {
-  if (random_.once_in(2)) return;
-  FaultRates& faults = machine.faults;
+FaultRates Story::choose_faults() {
+  FaultRates faults;
+  if (random_.once_in(2)) return faults;
   if (random_.once_in(2)) faults.short_transfer = random_.between(2, 20);
   if (random_.once_in(2)) faults.interrupted = random_.between(2, 20);
   if (random_.once_in(3)) faults.failed = random_.between(20, 500);
   if (random_.once_in(3)) faults.full = random_.between(5, 100);
   if (random_.once_in(3)) faults.failed_sync = random_.between(5, 100);
+  return faults;
 }
 
-void Story::run_clients(Life& life, std::vector<std::unique_ptr<Process>>& processes) {
+bool Story::open_servers(Life& life, Servers& servers, bool after_cut) {
+  Machine& machine = life.machine;
+  bool is_checked = false;
+  const std::uint64_t wanted = random_.between(1, 2);
+  while (servers.size() < wanted || servers.empty()) {
+    auto server = std::make_unique<Server>(machine);
+    if (!server->open()) {
+      if (machine.is_dead()) return false;
+      if (!server->process().is_dead()) throw Violation("it does not open");
+      continue;
+    }
+    if (!std::exchange(is_checked, true)) {
+      server->run("check", check_all(server->executor(), life, server->service(), after_cut));
+    }
+    servers.push_back(std::move(server));
+  }
+  return !life.violation && !machine.is_dead();
+}
+
+void Story::run_clients(Life& life, Servers& servers) {
   std::vector<std::unique_ptr<std::optional<Task<void>>>> clients;
-  for (const auto& process : processes) {
+  for (const auto& server : servers) {
     for (std::uint64_t i = random_.between(1, 4); i > 0; --i) {
       clients.push_back(std::make_unique<std::optional<Task<void>>>());
       const auto count = static_cast<unsigned>(random_.between(1, 25));
-      process->start(run_client(process->executor(), life, process->storage(), count),
-                     *clients.back());
+      server->start(run_client(server->executor(), life, server->service(), count),
+                    *clients.back());
     }
+  }
+  std::optional<Program> foreign;
+  if (random_.once_in(3)) {
+    foreign.emplace(life.machine, true);
+    clients.push_back(std::make_unique<std::optional<Task<void>>>());
+    const auto count = static_cast<unsigned>(random_.between(1, 10));
+    foreign->start(run_foreign(foreign->executor(), life, foreign->process(), count),
+                   *clients.back());
   }
   const auto all_ended = [&] {
     for (const auto& client : clients) {
@@ -132,43 +108,60 @@ void Story::run_clients(Life& life, std::vector<std::unique_ptr<Process>>& proce
   for (const auto& client : clients) detail::TaskAccess::promise(**client).take();
 }
 
+void Story::run_rounds(Life& life) {
+  Machine& machine = life.machine;
+  Servers servers;
+  const std::uint64_t rounds = random_.between(1, 2);
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    machine.set_faults({});
+    if (!open_servers(life, servers, round == 0 && was_cut_)) return;
+    machine.set_faults(choose_faults());
+    if (random_.once_in(20)) machine.shift_calendar(std::chrono::hours(random_.below(48)) - 24h);
+    if (random_.once_in(3)) {
+      Server& victim = *servers[random_.below(servers.size())];
+      machine.kill_at_step(victim.process(), machine.steps() + random_.between(1, 200));
+    }
+    run_clients(life, servers);
+    if (life.violation || machine.is_dead()) return;
+    std::erase_if(servers, [](const auto& server) { return server->process().is_dead(); });
+  }
+  if (random_.once_in(2)) machine.cut_power();
+}
+
 void Story::live() {
-  Machine machine(disk_, random_, now_, system_now_);
+  Machine machine(disk_, random_, clock_);
   machine.is_verbose = is_verbose_;
   if (disk_.find("/sim") == nullptr) {
     disk_.create("/sim", true, machine.system_now());
     disk_.sync_all();
   }
-  machine.log(LogLevel::info, "start");
+  machine.log("start");
   const SimVfs vfs(machine);
   Life life{machine, model_};
+  machine.on_write = [&](const OpenFile& file, std::uint64_t offset, bool is_locked) {
+    if (!file.path.starts_with(k_uploads)) return;
+    const Upload* const upload = model_.find(file.path.substr(k_uploads.size()));
+    if (upload == nullptr) return;
+    if (!is_locked) life.report(upload->id + ": written without its lock");
+    if (offset < upload->durable) life.report(upload->id + ": A3: written below its offset");
+  };
+  // The kernel tells one process of the loss, and no other.
+  machine.on_loss = [&](const OpenFile* file) {
+    for (Upload* const upload : model_.all()) {
+      const bool lost = file == nullptr || file->path == std::string(k_uploads) + upload->id;
+      if (lost && upload->has_foreign_tail()) upload->presence = Upload::Presence::spoiled;
+    }
+  };
   if (!random_.once_in(6)) machine.cut_power_at_step(random_.between(1, 600));
-  {
-    std::vector<std::unique_ptr<Process>> processes;
-    processes.push_back(std::make_unique<Process>(machine));
-    bool open = processes.front()->open();
-    if (!open && !machine.is_dead()) throw Violation("it does not open");
-    if (open) {
-      Process& first = *processes.front();
-      first.run("check", check_all(first.executor(), life, first.storage()));
-    }
-    if (open && random_.once_in(2)) {
-      processes.push_back(std::make_unique<Process>(machine));
-      open = processes.back()->open();
-      if (!open && !machine.is_dead()) throw Violation("the second does not open");
-    }
-    choose_faults(machine);
-    if (open && !life.violation) run_clients(life, processes);
-    if (random_.once_in(2) && !machine.is_dead()) machine.cut_power();
-    for (const auto& process : processes) process->close();
-    machine.faults = {};
-  }
-  if (machine.is_dead()) ++totals_.cuts;
+  run_rounds(life);
+  machine.set_faults({});
+  was_cut_ = machine.is_dead();
+  if (was_cut_) ++totals_.cuts;
+  totals_.kills += machine.kills();
   totals_.operations += machine.operations();
   if (life.violation) std::rethrow_exception(life.violation);
   if (machine.open_descriptors() != 0) throw Violation("descriptors are left open");
-  system_now_ = machine.system_now();
-  now_ = machine.now();
+  clock_ = machine.clock();
 }
 
 }  // namespace

@@ -7,6 +7,7 @@ namespace tidemark::sim {
 struct Totals {
   std::uint64_t seeds = 0;
   std::uint64_t cuts = 0;
+  std::uint64_t kills = 0;
   std::uint64_t operations = 0;  // Of the drivers.
 };
 
