@@ -106,6 +106,8 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
     if (has_row) throw StorageError(Errc::already_exists, operation, id.view(), "");
     if (status.links == 1) {
       co_await lock.file().truncate(0);
+      // Nothing may follow that syncs it: an upload of no bytes is complete.
+      if (store.options.durability != Durability::none) co_await lock.file().sync_data();
       co_return lock;
     }
     // A release was cut short: under its other name the file is the application's.

@@ -36,6 +36,9 @@ bool is_spoiled(const Upload& upload, std::uint64_t offset, std::string_view con
 }
 
 void check_row(Life& life, Upload& upload, const tidemark::Upload& row, bool after_cut) {
+  if (life.machine.is_verbose) {
+    life.machine.log(upload.id + " stands at " + std::to_string(row.offset));
+  }
   if (row.offset < upload.durable) {
     upload.fail("the offset is " + std::to_string(row.offset) + " of " +
                 std::to_string(upload.durable) + " that were acknowledged");

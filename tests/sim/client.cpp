@@ -60,6 +60,7 @@ class Client {
   /// One that may be there; null when there is none.
   Upload* pick();
   Upload* pick_complete();
+  Upload& use(Upload& upload);
 
   Task<void> create();
   Task<void> append();
@@ -80,7 +81,8 @@ class Client {
   /// What was written before somebody ended the append is kept.
   void check_kept(const Upload& upload, const Piece& piece, const AppendResult& result);
   /// Whether an operation on `upload` may have failed so. Throws Violation when not.
-  void allow(const Upload* upload, const std::system_error& error) const;
+  void allow(Upload* upload, const std::system_error& error);
+  Task<void> choose();
   template <class T>
   Task<T> perhaps_stopped(Task<T> task);
 
@@ -89,6 +91,8 @@ class Client {
   SQLiteStorage& storage_;
   FileURLStorage& urls_;
   Presence presence_before_ = Presence::tried;  // Of the upload that was picked last.
+  std::vector<Upload*> used_;                   // By the present step.
+  Upload* failed_ = nullptr;                    // By the step before.
 };
 
 std::uint64_t Client::some_size() {
@@ -110,8 +114,16 @@ Upload* Client::pick() {
   std::vector<Upload*> all = life_.model.all();
   std::erase_if(all, [](const Upload* upload) { return upload->presence == Presence::gone; });
   if (all.empty()) return nullptr;
-  Upload* const upload = all[chance().below(all.size())];
-  presence_before_ = upload->presence;
+  // Who meets an error tries again.
+  Upload* const failed = std::exchange(failed_, nullptr);
+  const bool again = std::ranges::count(all, failed) > 0;
+  return &use(again ? *failed : *all[chance().below(all.size())]);
+}
+
+Upload& Client::use(Upload& upload) {
+  ++upload.users;
+  used_.push_back(&upload);
+  presence_before_ = upload.presence;
   return upload;
 }
 
@@ -120,8 +132,7 @@ Upload* Client::pick_complete() {
   std::erase_if(all, [](const Upload* upload) {
     return upload->presence != Presence::there || !upload->complete;
   });
-  presence_before_ = Presence::there;
-  return all.empty() ? nullptr : all[chance().below(all.size())];
+  return all.empty() ? nullptr : &use(*all[chance().below(all.size())]);
 }
 
 template <class T>
@@ -130,14 +141,20 @@ Task<T> Client::perhaps_stopped(Task<T> task) {
   return with_timeout(std::move(task), std::chrono::microseconds(chance().below(5000)));
 }
 
-void Client::allow(const Upload* upload, const std::system_error& error) const {
+void Client::allow(Upload* upload, const std::system_error& error) {
   if (upload != nullptr) trace(life_, *upload, error.what());
   if (is_dead()) return;
   const std::error_code code = error.code();
   if (code == std::errc::timed_out || is_canceled(error)) return;
   if (code == Errc::lock_timeout || code == Errc::busy) return;
   const bool failed = code == Errc::io_error || code == Errc::no_space;
-  if (failed && life_.machine.had_errors()) return;
+  if (failed && life_.machine.had_errors()) {
+    failed_ = upload;
+    // What an error leaves half done is at its weakest now.
+    if (chance().once_in(8))
+      life_.machine.cut_power_at_step(life_.machine.steps() + chance().between(1, 12));
+    return;
+  }
   const bool known = upload != nullptr;
   const bool was_there =
       known && upload->presence == Presence::there && presence_before_ == Presence::there;
@@ -174,23 +191,26 @@ void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_befo
 }
 
 Task<void> Client::create() {
-  Upload& upload = life_.model.add();
+  Upload& upload = use(life_.model.add(chance()));
   if (!chance().once_in(4))
     upload.length = chance().once_in(20) ? 0 : some_size() * chance().between(1, 3);
   if (chance().once_in(5)) {
     upload.expires_at =
         life_.machine.system_now() + std::chrono::milliseconds(chance().below(30'000));
   }
+  trace(life_, upload, "create");
+  upload.is_being_made = true;
   try {
     Metadata metadata;
     co_await perhaps_stopped(
         storage_.create_upload(upload.id, upload.length, std::move(metadata), upload.expires_at));
-    if (is_dead()) co_return;
-    if (upload.presence == Presence::tried) upload.presence = Presence::there;
-    if (upload.length == 0) upload.complete = true;
+    trace(life_, upload, "created");
+    if (!is_dead() && upload.presence == Presence::tried) upload.presence = Presence::there;
+    if (!is_dead() && upload.length == 0) upload.complete = true;
   } catch (const std::system_error& error) {
     allow(&upload, error);
   }
+  upload.is_being_made = false;
 }
 
 void Client::check_kept(const Upload& upload, const Piece& piece, const AppendResult& result) {
@@ -342,7 +362,8 @@ Task<void> Client::remove() {
   trace(life_, *upload, "delete");
   try {
     co_await perhaps_stopped(storage_.delete_upload(upload->id));
-    if (!is_dead()) upload->presence = Presence::gone;
+    trace(life_, *upload, "deleted");
+    if (!is_dead()) upload->note_deleted();
   } catch (const std::system_error& error) {
     allow(upload, error);
   }
@@ -357,7 +378,7 @@ Task<void> Client::concatenate() {
     sources.push_back(part);
     parts.emplace_back(part->id);
   }
-  Upload& upload = life_.model.add();
+  Upload& upload = use(life_.model.add(chance()));
   upload.length = 0;
   for (const Upload* const source : sources) {
     std::vector<Piece> pieces = source->known;
@@ -374,20 +395,22 @@ Task<void> Client::concatenate() {
     upload.presence = Presence::gone;
     co_return;
   }
+  upload.is_being_made = true;
   try {
     Metadata metadata;
     co_await perhaps_stopped(
         storage_.concatenate(upload.id, std::move(parts), std::move(metadata)));
-    if (is_dead()) co_return;
-    if (upload.presence == Presence::tried) upload.presence = Presence::there;
-    upload.acknowledge_offset(*upload.length);
-    upload.complete = true;
+    if (!is_dead()) {
+      if (upload.presence == Presence::tried) upload.presence = Presence::there;
+      upload.acknowledge_offset(*upload.length);
+      upload.complete = true;
+    }
   } catch (const std::system_error& error) {
     const bool part_left = std::ranges::any_of(
         sources, [](const Upload* part) { return part->presence != Presence::there; });
-    if (error.code() == Errc::not_found && part_left) co_return;
-    allow(&upload, error);
+    if (error.code() != Errc::not_found || !part_left) allow(&upload, error);
   }
+  upload.is_being_made = false;
 }
 
 Task<void> Client::release() {
@@ -395,6 +418,7 @@ Task<void> Client::release() {
   if (upload == nullptr) co_return;
   upload->presence = Presence::maybe_gone;
   upload->released_to = "/sim/out-" + upload->id;
+  trace(life_, *upload, "release");
   try {
     co_await perhaps_stopped(storage_.release_to(upload->id, upload->released_to));
     if (is_dead()) co_return;
@@ -469,6 +493,12 @@ Task<void> Client::use_urls() {
 }
 
 Task<void> Client::step() {
+  co_await choose();
+  for (Upload* const upload : used_) --upload->users;
+  used_.clear();
+}
+
+Task<void> Client::choose() {
   const std::uint64_t what = chance().below(100);
   if (what < 12) return create();
   if (what < 50) return append();

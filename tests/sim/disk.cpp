@@ -37,6 +37,25 @@ void apply_by_chance(std::string& content, const Change& change, Random& random)
   }
 }
 
+/// Makes pending changes of the size stable: they are the journal's, which keeps its order.
+void settle_size(File& file) {
+  std::vector<Change> left;
+  for (Change& change : file.pending) {
+    if (!change.is_truncation) {
+      left.push_back(std::move(change));
+      continue;
+    }
+    const std::uint64_t size = change.offset;
+    file.stable.resize(size);
+    for (Change& earlier : left) {
+      earlier.bytes.resize(
+          std::min<std::uint64_t>(earlier.bytes.size(), size - std::min(size, earlier.offset)));
+    }
+  }
+  std::erase_if(left, [](const Change& change) { return change.bytes.empty(); });
+  file.pending = std::move(left);
+}
+
 /// Takes the bytes from `begin` to `end` out of what is pending: newer ones are stable there.
 void supersede(std::vector<Change>& pending, std::uint64_t begin, std::uint64_t end) {
   std::vector<Change> left;
@@ -124,6 +143,7 @@ void Disk::write(File& file, std::uint64_t offset, std::string_view bytes, bool 
   put(file.now, offset, bytes);
   file.allocated_bytes = std::max<std::uint64_t>(file.allocated_bytes, file.now.size());
   if (is_stable) {
+    settle_size(file);
     supersede(file.pending, offset, offset + bytes.size());
     put(file.stable, offset, bytes);
   } else {

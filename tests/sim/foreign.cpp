@@ -48,7 +48,7 @@ class ForeignProgram {
   bool execute(const std::string& sql);
   std::optional<Row> find(const std::string& id);
 
-  Task<void> create();
+  Task<void> create(Upload& upload);
   Task<void> change(Upload& upload);
   Task<void> append(Upload& upload, int fd);
   Task<void> remove(Upload& upload);
@@ -123,8 +123,7 @@ std::optional<Row> ForeignProgram::find(const std::string& id) {
   return row;
 }
 
-Task<void> ForeignProgram::create() {
-  Upload& upload = life_.model.add();
+Task<void> ForeignProgram::create(Upload& upload) {
   const std::int64_t length =
       chance().once_in(3) ? -1 : static_cast<std::int64_t>(chance().between(1, 30'000));
   if (length >= 0) upload.length = static_cast<std::uint64_t>(length);
@@ -163,7 +162,7 @@ Task<void> ForeignProgram::remove(Upload& upload) {
   if (!erased || process_.is_dead()) co_return;
   const std::string path = "/sim/uploads/" + upload.id;
   call(Operation::Kind::unlink, -1, path.c_str(), 0);
-  if (!process_.is_dead()) upload.presence = Presence::gone;
+  if (!process_.is_dead()) upload.note_deleted();
 }
 
 Task<void> ForeignProgram::change(Upload& upload) {
@@ -183,8 +182,19 @@ Task<void> ForeignProgram::change(Upload& upload) {
 Task<void> ForeignProgram::step() {
   std::vector<Upload*> all = life_.model.all();
   std::erase_if(all, [](const Upload* upload) { return upload->presence == Presence::gone; });
-  if (all.empty() || chance().once_in(6)) return create();
-  return change(*all[chance().below(all.size())]);
+  if (all.empty() || chance().once_in(6)) {
+    Upload& upload = life_.model.add(chance());
+    ++upload.users;
+    upload.is_being_made = true;
+    co_await create(upload);
+    upload.is_being_made = false;
+    --upload.users;
+    co_return;
+  }
+  Upload& upload = *all[chance().below(all.size())];
+  ++upload.users;
+  co_await change(upload);
+  --upload.users;
 }
 
 }  // namespace

@@ -14,10 +14,12 @@ int main(int argc, char** argv) {
   std::string seeds = "1..1000";
   double minutes = 1;
   bool verbose = false;
+  bool until_violation = false;
   CLI::App app("Runs the storage on a simulated computer, cuts its power, and checks its promises");
   app.add_option("--seeds", seeds, "FIRST..LAST")->capture_default_str();
   app.add_option("--minutes", minutes, "Ends after this time in any case")->capture_default_str();
   app.add_flag("--verbose", verbose, "Prints what the storage logs");
+  app.add_flag("--until-violation", until_violation, "Ends with the first");
   CLI11_PARSE(app, argc, argv);
   const std::size_t dots = seeds.find("..");
   const std::uint64_t first = std::stoull(seeds);
@@ -28,6 +30,7 @@ int main(int argc, char** argv) {
   std::uint64_t violations = 0;
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(60 * minutes);
   for (std::uint64_t seed = first; seed <= last && std::chrono::steady_clock::now() < end; ++seed) {
+    if (until_violation && violations > 0) break;
     try {
       tidemark::sim::run_seed(seed, verbose, totals);
     } catch (const std::exception& error) {

@@ -105,7 +105,19 @@ void Upload::settle(std::string_view content) {
   complete = length && durable >= *length;
 }
 
-Upload& Model::add() {
+Upload& Model::add(Random& chance) {
+  if (chance.once_in(3)) {
+    const auto deleted = std::ranges::find_if(uploads_, [](const Upload& upload) {
+      return upload.presence == Upload::Presence::gone && upload.released_to.empty() &&
+             upload.users == 0;
+    });
+    if (deleted != uploads_.end()) {
+      std::string id = std::move(deleted->id);
+      *deleted = Upload();
+      deleted->id = std::move(id);
+      return *deleted;
+    }
+  }
   Upload& upload = uploads_.emplace_back();
   upload.id = "u" + std::to_string(++ids_);
   return upload;
@@ -114,8 +126,7 @@ Upload& Model::add() {
 std::vector<Upload*> Model::all() {
   std::vector<Upload*> all;
   for (Upload& upload : uploads_) {
-    const bool gone = upload.presence == Upload::Presence::gone && upload.released_to.empty();
-    if (!gone && upload.presence != Upload::Presence::spoiled) all.push_back(&upload);
+    if (upload.presence != Upload::Presence::spoiled) all.push_back(&upload);
   }
   return all;
 }

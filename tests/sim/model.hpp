@@ -12,6 +12,8 @@
 
 #include <tidemark/engine/environment.hpp>
 
+#include "random.hpp"
+
 namespace tidemark::sim {
 
 /// A promise that was broken.
@@ -53,6 +55,8 @@ struct Upload {
   std::string released_to;     // Where the file may be instead.
   bool is_released = false;    // That was acknowledged.
   bool may_be_deleted = false;
+  unsigned users = 0;  // Operations on it that have not answered.
+  bool is_being_made = false;
   /// How far another implementation has come, whose bytes are not stable until we make them so.
   std::uint64_t foreign_offset = 0;
   std::vector<Piece> known;  // Acknowledged.
@@ -60,6 +64,8 @@ struct Upload {
 
   /// A power cut may have taken bytes below the offset that only a foreign program acknowledged.
   bool has_foreign_tail() const { return durable < foreign_offset; }
+  /// What a delete that succeeded says. Beside a create either may have been first.
+  void note_deleted() { presence = is_being_made ? Presence::maybe_gone : Presence::gone; }
   void acknowledge(const Piece& piece);
   void acknowledge_offset(std::uint64_t offset);
   /// Throws unless `content` is what was acknowledged, and else what was tried.
@@ -80,8 +86,9 @@ using UrlModel = std::map<std::string, std::set<std::optional<std::string>>>;
 /// All uploads there ever were.
 class Model {
  public:
-  Upload& add();
-  /// None that is gone, or that another implementation has lost.
+  /// With a new id, or that of one that was deleted, as chance has it.
+  Upload& add(Random& chance);
+  /// But those that another implementation has lost.
   std::vector<Upload*> all();
   Upload* find(std::string_view id);
   UrlModel urls;

@@ -280,6 +280,21 @@ TEST_CASE_METHOD(ProtocolFixture,
   check_and_finish("a", 0, 10'000);
 }
 
+TEST_CASE_METHOD(ProtocolFixture, "a file that a create makes empty is so after a power cut") {
+  write_contents(path("a"), "left over");
+  OperationLog log(environment);
+  create("a", 0);  // Complete at once: no append syncs it.
+  const std::vector<LoggedOperation> all = log.all();
+  const auto find = [&](Operation::Kind kind) {
+    return std::ranges::find_if(all, [kind](const LoggedOperation& operation) {
+      return operation.kind == kind && operation.name == "a";
+    });
+  };
+  REQUIRE(find(Operation::Kind::truncate) != all.end());
+  REQUIRE(find(Operation::Kind::sync) != all.end());
+  CHECK(find(Operation::Kind::truncate) < find(Operation::Kind::sync));
+}
+
 TEST_CASE_METHOD(ProtocolFixture, "A5: a commit that lost its compare answers the true offset") {
   const std::size_t size = GENERATE(as<std::size_t>{}, 100, k_mib);
   create("a", std::nullopt);
