@@ -129,10 +129,6 @@ BREAKS = {
         "storage/detail/write_session.cpp",
         {"options_.checksum == nullptr || options_.checksum->matches()": "true"},
     ),
-    "lock_of_an_unlinked_file": (
-        "io/file_lock.cpp",
-        {"if (named && named->same_file(opened)) co_return lock;": "if (opened.links < 9) co_return lock;"},
-    ),
     "renamed_urls_not_synced": (
         "storage/file_url_storage.cpp",
         {"co_await folder_.sync();": ""},

@@ -37,6 +37,21 @@ void apply_by_chance(std::string& content, const Change& change, Random& random)
   }
 }
 
+/// What is left of all that is pending: often everything or nothing, since writes reach a disk
+/// together.
+void apply_by_chance(std::string& content, const std::vector<Change>& pending, Random& random) {
+  enum { all, none, each };
+  const std::uint64_t fate = random.below(3);
+  if (fate == none) return;
+  for (const Change& change : pending) {
+    if (fate == all) {
+      apply(content, change);
+    } else {
+      apply_by_chance(content, change, random);
+    }
+  }
+}
+
 /// Makes pending changes of the size stable: they are the journal's, which keeps its order.
 void settle_size(File& file) {
   std::vector<Change> left;
@@ -170,7 +185,7 @@ void Disk::sync_folder(const std::string& folder) {
 }
 
 void Disk::sync_all() {
-  forget_what_has_no_name();
+  std::erase_if(files_, [](const std::weak_ptr<File>& file) { return file.expired(); });
   for (const auto& each : files_) {
     if (const FilePtr file = each.lock()) sync(*file);
   }
@@ -178,37 +193,32 @@ void Disk::sync_all() {
   pending_names_.clear();
 }
 
-void Disk::lose_pending(File& file) {
-  // The size is the journal's: it stays pending.
-  std::erase_if(file.pending, [](const Change& change) { return !change.is_truncation; });
+void Disk::lose_pending(File& file, Random& random) {
+  settle_size(file);
+  apply_by_chance(file.stable, file.pending, random);
+  file.pending.clear();
 }
 
-void Disk::lose_all_pending() {
+void Disk::lose_all_pending(Random& random) {
   for (const auto& each : files_) {
-    if (const FilePtr file = each.lock()) lose_pending(*file);
+    if (const FilePtr file = each.lock()) lose_pending(*file, random);
   }
 }
 
-void Disk::forget_what_has_no_name() {
-  std::erase_if(files_, [](const std::weak_ptr<File>& file) { return file.expired(); });
-}
-
-void Disk::cut_power(Random& random) {
-  forget_what_has_no_name();
+Disk Disk::after_power_cut(Random& random) const {
+  Disk left;
+  left.next_inode_ = next_inode_;
+  left.files_.clear();
+  std::map<std::string, FilePtr> names = stable_names_;
   for (const NameChange& change : pending_names_) {
-    if (random.once_in(2)) apply(stable_names_, change);
+    if (random.once_in(2)) apply(names, change);
   }
-  pending_names_.clear();
   // Sorted, so that a folder comes before what is in it.
-  std::erase_if(stable_names_, [&](const auto& name) {
-    const std::string folder = parent_of(name.first);
-    return name.first != "/" && !stable_names_.contains(folder);
+  std::erase_if(names, [&](const auto& name) {
+    return name.first != "/" && !names.contains(parent_of(name.first));
   });
-  // Programs of before the cut keep what they see; after it there are new files.
-  names_.clear();
   std::map<const File*, FilePtr> copies;
-  std::vector<std::weak_ptr<File>> files;
-  for (auto& [path, file] : stable_names_) {
+  for (auto& [path, file] : names) {
     FilePtr& copy = copies[file.get()];
     if (copy == nullptr) {
       copy = std::make_shared<File>();
@@ -216,15 +226,16 @@ void Disk::cut_power(Random& random) {
       copy->is_folder = file->is_folder;
       copy->born_at = file->born_at;
       copy->stable = file->stable;
-      for (const Change& change : file->pending) apply_by_chance(copy->stable, change, random);
+      apply_by_chance(copy->stable, file->pending, random);
       copy->now = copy->stable;
       copy->allocated_bytes = copy->now.size();
-      files.push_back(copy);
+      left.files_.push_back(copy);
     }
     file = copy;
-    names_.emplace(path, copy);
   }
-  files_ = std::move(files);
+  left.names_ = names;
+  left.stable_names_ = std::move(names);
+  return left;
 }
 
 }  // namespace tidemark::sim

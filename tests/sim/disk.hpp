@@ -64,12 +64,12 @@ class Disk {
   void sync(File& file);
   void sync_folder(const std::string& folder);
   void sync_all();
-  /// What a sync that fails does: dirty pages count as clean, and never reach the disk.
-  void lose_pending(File& file);
-  void lose_all_pending();
+  /// What a sync that fails does: dirty pages count as clean, whether they reached the disk or not.
+  void lose_pending(File& file, Random& random);
+  void lose_all_pending(Random& random);
 
-  /// The power goes and comes back.
-  void cut_power(Random& random);
+  /// What is there when the power goes now, and comes back. Programs of before keep what they see.
+  Disk after_power_cut(Random& random) const;
 
  private:
   struct NameChange {
@@ -79,7 +79,6 @@ class Disk {
 
   void change_names(NameChange change);
   static void apply(std::map<std::string, FilePtr>& names, const NameChange& change);
-  void forget_what_has_no_name();
 
   std::map<std::string, FilePtr> names_;
   std::map<std::string, FilePtr> stable_names_;

@@ -65,8 +65,14 @@ std::unique_ptr<TurnThread> Machine::start_thread(Process& process, Turn turn) {
 }
 
 Process& Machine::running_process() const {
-  TIDEMARK_ASSERT(running_ != nullptr, "only a turn of a thread asks");
-  return running_->process;
+  TIDEMARK_ASSERT(running_process_ != nullptr, "only what a process does asks");
+  return *running_process_;
+}
+
+void Machine::run_as(Process& process, const std::function<void()>& work) {
+  running_process_ = &process;
+  work();
+  running_process_ = nullptr;
 }
 
 void Machine::bind_driver(const Driver* driver) {
@@ -117,12 +123,14 @@ bool Machine::run_until(const std::function<bool()>& done, TimePoint deadline) {
 
 void Machine::run_turn(Thread& thread) {
   running_ = &thread;
+  running_process_ = &thread.process;
   thread.woken = false;
   thread.due = TimePoint::max();
   if (thread.process.is_killed()) shared_state->freeze();
   const std::chrono::nanoseconds pause = thread.turn();
   if (thread.process.is_killed()) shared_state->thaw();
   running_ = nullptr;
+  running_process_ = nullptr;
   if (thread.driver != nullptr) return;  // It slept in its driver, for as long as that said.
   thread.due = thread.woken ? now_ : later(now_, pause);
   wake_executors();  // It may have posted to any of them, and they do not know that they sleep.
@@ -143,6 +151,7 @@ bool Machine::advance() {
 }
 
 bool Machine::step(const Process& process) {
+  if (on_step && !is_dead_) on_step();
   ++steps_;
   if (steps_ == cut_at_step_) cut_power();
   const auto [first, last] = kills_.equal_range(steps_);
@@ -152,8 +161,12 @@ bool Machine::step(const Process& process) {
   return !process.is_dead();
 }
 
+void Machine::forget_kills_of(const Process& victim) {
+  std::erase_if(kills_, [&](const auto& each) { return each.second == &victim; });
+}
+
 void Machine::cut_power() {
-  disk_.cut_power(random_);
+  disk_ = disk_.after_power_cut(random_);
   is_dead_ = true;
 }
 

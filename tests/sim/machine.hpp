@@ -79,6 +79,8 @@ class Machine {
   std::unique_ptr<TurnThread> start_thread(Process& process, Turn turn);
   /// Whose turn it is.
   Process& running_process() const;
+  /// Does `work` in the name of `process`.
+  void run_as(Process& process, const std::function<void()>& work);
 
   /// Runs turns and events until `done`. False when nothing can run any more, or `deadline` of the
   /// virtual clock has passed: somebody waits for ever.
@@ -92,8 +94,11 @@ class Machine {
   /// A step that the disk sees, of `process`. False when it is dead, perhaps just now: with one of
   /// the steps the power goes, or a process dies.
   bool step(const Process& process);
+  /// Before each step, while there is power.
+  std::function<void()> on_step;
   void cut_power_at_step(std::uint64_t step) { cut_at_step_ = step; }
   void kill_at_step(Process& victim, std::uint64_t step) { kills_.emplace(step, &victim); }
+  void forget_kills_of(const Process& victim);
   void cut_power();
   /// What the kernel has of its operations happens, or does not; then its locks are free.
   void kill(Process& process);
@@ -114,6 +119,7 @@ class Machine {
   std::function<void(const OpenFile*)> on_loss;
 
   Disk& disk() { return disk_; }
+  const Disk& disk() const { return disk_; }
   Random& chance() { return random_; }
   void set_faults(const FaultRates& rates);
   const FaultRates& faults() const { return faults_; }
@@ -158,6 +164,7 @@ class Machine {
 
   std::vector<Thread*> threads_;
   Thread* running_ = nullptr;
+  Process* running_process_ = nullptr;
   std::map<EventHandle, std::function<void()>> events_;
   std::uint64_t event_count_ = 0;
 

@@ -83,8 +83,8 @@ std::optional<std::int64_t> Machine::fault(const Operation& operation, const Pro
   if (syncs && fails(faults_.failed_sync)) {
     const OpenFile& file = opened(operation.fd);
     const bool is_one = operation.kind == Kind::sync;
-    if (is_one) disk_.lose_pending(*file.file);
-    if (!is_one) disk_.lose_all_pending();
+    if (is_one) disk_.lose_pending(*file.file, random_);
+    if (!is_one) disk_.lose_all_pending(random_);
     if (on_loss) on_loss(is_one ? &file : nullptr);
     return random_.once_in(2) ? -EIO : -ENOSPC;
   }

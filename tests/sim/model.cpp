@@ -14,6 +14,9 @@ std::uint64_t mix(std::uint64_t value) {
   return value ^ (value >> 31);
 }
 
+/// The first bytes of a trial may be those of the one before it as well.
+constexpr std::uint64_t k_alike_by_chance = 5;
+
 }  // namespace
 
 std::string Piece::bytes(std::uint64_t first, std::uint64_t last) const {
@@ -75,7 +78,9 @@ std::vector<Piece> Upload::attribute(std::string_view content, std::uint64_t fro
       }
     } else {
       for (const Piece& trial : tried) {
-        const std::uint64_t matching = trial.matching(rest, at);
+        // Bytes from the middle of a trial on were left by a writer that lost.
+        const bool begins_here = at == from || at < trial.from + k_alike_by_chance;
+        const std::uint64_t matching = begins_here ? trial.matching(rest, at) : 0;
         if (matching <= size) continue;
         size = matching;
         part = trial;

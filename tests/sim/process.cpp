@@ -7,6 +7,10 @@
 
 namespace tidemark::sim {
 
+Process::~Process() {
+  machine_.forget_kills_of(*this);
+}
+
 bool Process::is_dead() const {
   return is_killed_ || machine_.is_dead();
 }

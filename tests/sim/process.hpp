@@ -20,6 +20,7 @@ class Process final : public Environment {
  public:
   explicit Process(Machine& machine, bool is_foreign = false)
       : machine_(machine), is_foreign_(is_foreign) {}
+  ~Process() override;
 
   /// Killed, or without power.
   bool is_dead() const;

@@ -16,11 +16,11 @@ constexpr sqlite3_int64 k_julian_epoch_ms = 210'866'760'000'000;  // 1970-01-01 
 
 }  // namespace
 
-SimVfs::SimVfs(Machine& machine) : machine_(machine) {
+SimVfs::SimVfs(Machine& machine, const char* own_name) : machine_(machine) {
   vfs_.iVersion = 2;
   vfs_.szOsFile = sizeof(Handle);
   vfs_.mxPathname = k_max_path;
-  vfs_.zName = k_name;
+  vfs_.zName = own_name;
   vfs_.pAppData = this;
   vfs_.xOpen = &SimVfs::open;
   vfs_.xDelete = &SimVfs::remove;
@@ -142,7 +142,7 @@ int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) 
 int SimVfs::sync(Handle& handle) {
   if (!machine_.step(*handle.process)) return SQLITE_IOERR_FSYNC;
   if (machine_.fails(machine_.faults().failed_sync)) {
-    machine_.disk().lose_pending(*handle.file);
+    machine_.disk().lose_pending(*handle.file, machine_.chance());
     return SQLITE_IOERR_FSYNC;
   }
   machine_.disk().sync(*handle.file);

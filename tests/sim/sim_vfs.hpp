@@ -15,12 +15,13 @@ namespace tidemark::sim {
 /// connections of several processes need. As SQLite's own VFS for Unix does: a new write-ahead log
 /// or journal has its folder synced with its first sync.
 ///
-/// One at a time; StorageOptions::sqlite_vfs names it. Lifetime: outlives the connections.
+/// One of a name at a time; StorageOptions::sqlite_vfs names it. Lifetime: outlives the
+/// connections.
 class SimVfs final : public SharedState {
  public:
   static constexpr const char* k_name = "tidemark-sim";
 
-  explicit SimVfs(Machine& machine);
+  explicit SimVfs(Machine& machine, const char* name = k_name);
   ~SimVfs() override;
   SimVfs(const SimVfs&) = delete;
   SimVfs& operator=(const SimVfs&) = delete;

@@ -9,6 +9,7 @@
 
 #include "check.hpp"
 #include "foreign.hpp"
+#include "judge.hpp"
 #include "server.hpp"
 #include "sim_vfs.hpp"
 
@@ -18,6 +19,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::uint64_t k_lives = 8;
+constexpr std::uint64_t k_steps_between_cuts = 20;  // Of those that are only tried.
 constexpr std::string_view k_uploads = "/sim/uploads/";
 
 class Story {
@@ -39,6 +41,8 @@ class Story {
   bool open_servers(Life& life, Servers& servers, bool after_cut);
   void run_clients(Life& life, Servers& servers);
   FaultRates choose_faults();
+  /// Judges what a power cut just now would leave.
+  void try_power_cut(Machine& machine);
 
   Random random_;
   const bool is_verbose_;
@@ -128,6 +132,20 @@ void Story::run_rounds(Life& life) {
   if (random_.once_in(2)) machine.cut_power();
 }
 
+void Story::try_power_cut(Machine& machine) {
+  constexpr const char* k_vfs = "tidemark-sim-left";
+  Random chance(random_.bits());
+  Disk left = disk_.after_power_cut(chance);
+  Machine next(left, chance, machine.clock());
+  const SimVfs vfs(next, k_vfs);
+  const Rows rows = read_rows(next, k_vfs);
+  for (const Upload* const upload : model_.all()) {
+    const auto at = rows.find(upload->id);
+    judge(*upload, at == rows.end() ? std::nullopt : std::optional(at->second), next, true);
+  }
+  ++totals_.cuts;
+}
+
 void Story::live() {
   Machine machine(disk_, random_, clock_);
   machine.is_verbose = is_verbose_;
@@ -150,6 +168,14 @@ void Story::live() {
     for (Upload* const upload : model_.all()) {
       const bool lost = file == nullptr || file->path == std::string(k_uploads) + upload->id;
       if (lost && upload->has_foreign_tail()) upload->presence = Upload::Presence::spoiled;
+    }
+  };
+  machine.on_step = [&] {
+    if (life.violation || !random_.once_in(k_steps_between_cuts)) return;
+    try {
+      try_power_cut(machine);
+    } catch (const Violation&) {
+      life.violation = std::current_exception();
     }
   };
   if (!random_.once_in(6)) machine.cut_power_at_step(random_.between(1, 600));
