@@ -201,7 +201,9 @@ Task<bool> Directory::is_still_there() {
   operation.path = through_links.c_str();
   operation.stat = &stat;
   const std::int64_t result = co_await detail::perform_to_end(operation);
-  co_return result == 0 && detail::to_status(stat).same_file(identity_);
+  if (result == -ENOENT || result == -ENOTDIR || result == -ELOOP) co_return false;
+  detail::check(result, "statx");
+  co_return detail::to_status(stat).same_file(identity_);
 }
 
 }  // namespace tidemark

@@ -7,44 +7,13 @@
 
 #include <tidemark/engine/stop.hpp>
 
+#include "client_support.hpp"
+
 namespace tidemark::sim {
 namespace {
 
 using namespace std::chrono_literals;
 using Presence = Upload::Presence;
-
-constexpr std::uint64_t k_max_length = 200'000;
-
-std::span<const std::byte> as_bytes(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
-
-/// One line of what clients do, when asked for.
-void trace(Life& life, const Upload& upload, const std::string& what) {
-  if (life.machine.is_verbose) life.machine.log(upload.id + ": " + what);
-}
-
-std::string text_of(const Piece& piece) {
-  return std::to_string(piece.from) + ".." + std::to_string(piece.to) + " of " +
-         std::to_string(piece.seed);
-}
-
-std::string text_of(const AppendResult& result) {
-  constexpr const char* k_names[] = {"committed", "conflict", "mismatch", "taken over", "canceled"};
-  return std::string(k_names[static_cast<int>(result.status)]) + " at " +
-         std::to_string(result.offset);
-}
-
-/// Matches, or not, as the story wants it.
-class KnownChecksum final : public Checksum {
- public:
-  explicit KnownChecksum(bool matches) : matches_(matches) {}
-  void update(std::span<const std::byte>) override {}
-  bool matches() override { return matches_; }
-
- private:
-  const bool matches_;
-};
 
 class Client {
  public:
@@ -56,7 +25,6 @@ class Client {
  private:
   Random& chance() { return life_.machine.chance(); }
   bool is_dead() const { return process_.is_dead(); }
-  std::uint64_t some_size();
   /// One that may be there; null when there is none.
   Upload* pick();
   Upload* pick_complete();
@@ -94,21 +62,6 @@ class Client {
   std::vector<Upload*> used_;                   // By the present step.
   Upload* failed_ = nullptr;                    // By the step before.
 };
-
-std::uint64_t Client::some_size() {
-  switch (chance().below(8)) {
-    case 0:
-      return 4096 * chance().between(1, 20);
-    case 1:
-      return 4096 * chance().between(1, 3) + chance().below(3) - 1;
-    case 2:
-      return chance().between(1, 70'000);
-    case 3:
-      return chance().between(1, 20'000);
-    default:
-      return chance().between(1, 1500);
-  }
-}
 
 Upload* Client::pick() {
   std::vector<Upload*> all = life_.model.all();
@@ -193,7 +146,7 @@ void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_befo
 Task<void> Client::create() {
   Upload& upload = use(life_.model.add(chance()));
   if (!chance().once_in(4))
-    upload.length = chance().once_in(20) ? 0 : some_size() * chance().between(1, 3);
+    upload.length = chance().once_in(20) ? 0 : some_size(chance()) * chance().between(1, 3);
   if (chance().once_in(5)) {
     upload.expires_at =
         life_.machine.system_now() + std::chrono::milliseconds(chance().below(30'000));
@@ -228,7 +181,7 @@ void Client::check_kept(const Upload& upload, const Piece& piece, const AppendRe
 Task<void> Client::append() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
-  std::uint64_t size = some_size();
+  std::uint64_t size = some_size(chance());
   const std::uint64_t from = chance().once_in(20) ? chance().below(5000) : upload->believed;
   if (upload->length && from < *upload->length &&
       (from + size > *upload->length || chance().once_in(4))) {
@@ -283,7 +236,7 @@ Task<void> Client::write() {
     for (std::uint64_t i = chance().between(0, 4); i > 0; --i) {
       const std::uint64_t from = writer->offset();
       const std::uint64_t end = std::min(upload->length.value_or(k_max_length), k_max_length);
-      const std::uint64_t size = std::min(some_size(), end - std::min(end, from));
+      const std::uint64_t size = std::min(some_size(chance()), end - std::min(end, from));
       if (size == 0) break;
       const Piece piece{from, from + size, life_.model.new_seed()};
       pieces.push_back(piece);

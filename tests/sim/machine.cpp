@@ -182,6 +182,18 @@ void Machine::kill(Process& process) {
   shared_state->freeze();  // It may be in the middle of a turn.
 }
 
+void Machine::fail_call(std::uint64_t number, bool persistent) {
+  calls_ = 0;
+  failing_call_ = number;
+  is_failure_persistent_ = persistent;
+}
+
+bool Machine::call_fails() {
+  ++calls_;
+  if (failing_call_ == 0) return false;
+  return calls_ == failing_call_ || (is_failure_persistent_ && calls_ > failing_call_);
+}
+
 void Machine::set_faults(const FaultRates& rates) {
   faults_ = rates;
   had_errors_ = had_errors_ || rates.any_error();

@@ -76,7 +76,7 @@ std::string Machine::path_of(int folder, const char* path) const {
 
 std::optional<std::int64_t> Machine::fault(const Operation& operation, const Process& process) {
   using Kind = Operation::Kind;
-  if (process.is_dead()) return -EIO;
+  if (process.is_dead() || call_fails()) return -EIO;
   if (operation.kind == Kind::lock || operation.kind == Kind::stat) return std::nullopt;
   if (fails(faults_.interrupted)) return -EINTR;
   const bool syncs = operation.kind == Kind::sync || operation.kind == Kind::sync_filesystem;

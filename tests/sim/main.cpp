@@ -4,39 +4,65 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <random>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
+#include "fault_sweep.hpp"
 #include "world.hpp"
 
-int main(int argc, char** argv) {
-  std::string seeds = "1..1000";
+namespace tidemark::sim {
+namespace {
+
+struct Options {
+  std::vector<std::string> seeds{"1..1000"};
   double minutes = 1;
+  bool fresh = false;
   bool verbose = false;
   bool until_violation = false;
-  CLI::App app("Runs the storage on a simulated computer, cuts its power, and checks its promises");
-  app.add_option("--seeds", seeds, "FIRST..LAST")->capture_default_str();
-  app.add_option("--minutes", minutes, "Ends after this time in any case")->capture_default_str();
-  app.add_flag("--verbose", verbose, "Prints what the storage logs");
-  app.add_flag("--until-violation", until_violation, "Ends with the first");
-  CLI11_PARSE(app, argc, argv);
-  const std::size_t dots = seeds.find("..");
-  const std::uint64_t first = std::stoull(seeds);
-  const std::uint64_t last =
-      dots == std::string::npos ? first : std::stoull(seeds.substr(dots + 2));
+  bool each_fault = false;
+};
 
-  tidemark::sim::Totals totals;
+struct Range {
+  std::uint64_t first;
+  std::uint64_t last;
+};
+
+Range parse(const std::string& text) {
+  const std::size_t dots = text.find("..");
+  const std::uint64_t first = std::stoull(text);
+  return {first, dots == std::string::npos ? first : std::stoull(text.substr(dots + 2))};
+}
+
+std::vector<Range> ranges_of(const Options& options) {
+  if (options.fresh) {
+    const std::uint64_t first = std::random_device()();
+    return {{first << 20, UINT64_MAX}};
+  }
+  std::vector<Range> ranges;
+  for (const std::string& text : options.seeds) ranges.push_back(parse(text));
+  return ranges;
+}
+
+int run_stories(const Options& options) {
+  const auto end =
+      std::chrono::steady_clock::now() + std::chrono::duration<double>(60 * options.minutes);
+  Totals totals;
   std::uint64_t violations = 0;
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(60 * minutes);
-  for (std::uint64_t seed = first; seed <= last && std::chrono::steady_clock::now() < end; ++seed) {
-    if (until_violation && violations > 0) break;
-    try {
-      tidemark::sim::run_seed(seed, verbose, totals);
-    } catch (const std::exception& error) {
-      ++violations;
-      std::printf("seed %ju: %s\n", static_cast<std::uintmax_t>(seed), error.what());
-      std::fflush(stdout);
+  const auto goes_on = [&] {
+    return std::chrono::steady_clock::now() < end && !(options.until_violation && violations > 0);
+  };
+  for (const Range& range : ranges_of(options)) {
+    for (std::uint64_t seed = range.first; seed <= range.last && goes_on(); ++seed) {
+      try {
+        run_seed(seed, options.verbose, totals);
+      } catch (const std::exception& error) {
+        ++violations;
+        std::printf("seed %ju: %s\n", static_cast<std::uintmax_t>(seed), error.what());
+        std::fflush(stdout);
+      }
     }
   }
   std::printf("%ju kills\n%ju seeds, %ju power cuts, %ju operations, %ju violations\n",
@@ -45,4 +71,33 @@ int main(int argc, char** argv) {
               static_cast<std::uintmax_t>(totals.operations),
               static_cast<std::uintmax_t>(violations));
   return violations == 0 ? 0 : 1;
+}
+
+int let_each_call_fail() {
+  const FaultSweep sweep = run_fault_sweep();
+  std::printf(
+      "%ju operations, %ju faults, %ju violations\n", static_cast<std::uintmax_t>(sweep.operations),
+      static_cast<std::uintmax_t>(sweep.faults), static_cast<std::uintmax_t>(sweep.violations));
+  return sweep.violations == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace tidemark::sim
+
+int main(int argc, char** argv) {
+  tidemark::sim::Options options;
+  CLI::App app("Runs the storage on a simulated computer, cuts its power, and checks its promises");
+  app.add_option("--seeds", options.seeds, "FIRST..LAST, or several, with commas between")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_flag("--fresh", options.fresh, "Takes seeds that nobody has tried");
+  app.add_option("--minutes", options.minutes, "Ends after this time in any case")
+      ->capture_default_str();
+  app.add_flag("--verbose", options.verbose, "Prints what the storage logs");
+  app.add_flag("--until-violation", options.until_violation, "Ends with the first");
+  app.add_flag("--each-fault", options.each_fault,
+               "Instead lets each call of each operation fail, one at a time");
+  CLI11_PARSE(app, argc, argv);
+  return options.each_fault ? tidemark::sim::let_each_call_fail()
+                            : tidemark::sim::run_stories(options);
 }

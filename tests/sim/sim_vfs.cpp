@@ -87,6 +87,7 @@ int SimVfs::open(sqlite3_vfs* vfs, sqlite3_filename name, sqlite3_file* file, in
   Process& process = machine.running_process();
   file->pMethods = nullptr;
   if (process.is_dead()) return SQLITE_IOERR;
+  if (machine.call_fails()) return SQLITE_CANTOPEN;
   TIDEMARK_ASSERT(name != nullptr, "temporary tables stay in memory");
   FilePtr found = machine.disk().find(name);
   bool made = false;
@@ -108,7 +109,9 @@ int SimVfs::open(sqlite3_vfs* vfs, sqlite3_filename name, sqlite3_file* file, in
 
 int SimVfs::remove(sqlite3_vfs* vfs, const char* name, int sync_folder) {
   Machine& machine = of(vfs).machine_;
-  if (!machine.step(machine.running_process())) return SQLITE_IOERR_DELETE;
+  if (!machine.step(machine.running_process()) || machine.call_fails()) {
+    return SQLITE_IOERR_DELETE;
+  }
   if (machine.disk().find(name) == nullptr) return SQLITE_IOERR_DELETE_NOENT;
   machine.disk().unlink(name);
   if (sync_folder != 0) machine.disk().sync_folder(parent_of(name));
@@ -116,7 +119,7 @@ int SimVfs::remove(sqlite3_vfs* vfs, const char* name, int sync_folder) {
 }
 
 int SimVfs::read(Handle& handle, void* to, int size, sqlite3_int64 at) {
-  if (handle.process->is_dead()) return SQLITE_IOERR_READ;
+  if (handle.process->is_dead() || machine_.call_fails()) return SQLITE_IOERR_READ;
   const std::string& content = handle.file->now;
   const auto offset = static_cast<std::uint64_t>(at);
   const auto wanted = static_cast<std::size_t>(size);
@@ -131,7 +134,7 @@ int SimVfs::read(Handle& handle, void* to, int size, sqlite3_int64 at) {
 int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) {
   if (handle.process->is_dead()) return SQLITE_IOERR_WRITE;
   if (handle.is_scratch) return SQLITE_OK;
-  if (!machine_.step(*handle.process)) return SQLITE_IOERR_WRITE;
+  if (!machine_.step(*handle.process) || machine_.call_fails()) return SQLITE_IOERR_WRITE;
   if (machine_.fails(machine_.faults().full)) return SQLITE_FULL;
   if (machine_.fails(machine_.faults().failed)) return SQLITE_IOERR_WRITE;
   const std::string_view bytes(static_cast<const char*>(from), static_cast<std::size_t>(size));
@@ -140,7 +143,7 @@ int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) 
 }
 
 int SimVfs::sync(Handle& handle) {
-  if (!machine_.step(*handle.process)) return SQLITE_IOERR_FSYNC;
+  if (!machine_.step(*handle.process) || machine_.call_fails()) return SQLITE_IOERR_FSYNC;
   if (machine_.fails(machine_.faults().failed_sync)) {
     machine_.disk().lose_pending(*handle.file, machine_.chance());
     return SQLITE_IOERR_FSYNC;
@@ -258,7 +261,7 @@ const sqlite3_io_methods& SimVfs::methods() {
     };
     m.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
       Machine& machine = of(file).vfs->machine_;
-      if (!machine.step(*of(file).process)) return SQLITE_IOERR_TRUNCATE;
+      if (!machine.step(*of(file).process) || machine.call_fails()) return SQLITE_IOERR_TRUNCATE;
       machine.disk().truncate(*of(file).file, static_cast<std::uint64_t>(size));
       return SQLITE_OK;
     };

@@ -1,0 +1,284 @@
+#include "fault_sweep.hpp"
+
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "judge.hpp"
+#include "server.hpp"
+#include "sim_vfs.hpp"
+
+namespace tidemark::sim {
+namespace {
+
+constexpr std::uint64_t k_max_calls = 1000;  // No operation here needs more.
+constexpr std::uint64_t k_begin = 5000;      // Where the uploads stand at the start.
+constexpr std::uint64_t k_length = 20'000;
+
+const Piece k_piece{0, k_length, 1};
+
+/// What an operation is tried on: "open" has a part of its bytes, "done", "part1" and "part2" all,
+/// "old" has expired.
+using Act = Task<void> (*)(Executor&, Service);
+
+std::span<const std::byte> as_bytes(const std::string& text) {
+  return std::as_bytes(std::span(text));
+}
+
+Task<void> append(Storage& storage, const char* id, std::uint64_t from, std::uint64_t to,
+                  Durability durability = Durability::full) {
+  const std::string bytes = k_piece.bytes(from, to);
+  AppendOptions options;
+  options.durability = durability;
+  co_await storage.append(id, from, as_bytes(bytes), options);
+}
+
+Task<void> create(Storage& storage, const char* id, std::optional<std::uint64_t> length) {
+  Metadata metadata;
+  co_await storage.create_upload(id, length, std::move(metadata));
+}
+
+Task<void> set_up(Executor&, Service service) {
+  SQLiteStorage& storage = service.storage;
+  for (const char* const id : {"done", "part1", "part2"}) {
+    co_await create(storage, id, k_length);
+    co_await append(storage, id, 0, k_length);
+  }
+  co_await create(storage, "open", std::nullopt);
+  co_await append(storage, "open", 0, k_begin);
+  co_await create(storage, "old", k_length);
+  co_await storage.set_expiry("old", service.process.system_now() - std::chrono::hours(1));
+  co_await service.urls.set_url("kept", "http://host/kept");
+}
+
+Task<void> write_some(Executor&, Service service) {
+  const std::unique_ptr<UploadWriter> writer = co_await service.storage.open_writer("open");
+  for (std::uint64_t from = k_begin; from < 11'000; from += 3000) {
+    const std::string bytes = k_piece.bytes(from, from + 3000);
+    co_await writer->write(as_bytes(bytes));
+    co_await writer->commit();
+  }
+  co_await writer->close();
+}
+
+Task<void> write_chunks(Executor&, Service service) {
+  const std::string bytes = k_piece.bytes(k_begin, 9000);
+  co_await service.storage.write_chunk("open", k_begin, as_bytes(bytes));
+  co_await service.storage.sync("open");
+  co_await service.storage.update_offset("open", 7000);
+  co_await service.storage.update_offset_atomic("open", 7000, 9000);
+}
+
+Task<void> read_some(Executor&, Service service) {
+  std::string bytes(1000, '\0');
+  const std::unique_ptr<UploadReader> reader = co_await service.storage.open_reader("done");
+  co_await reader->read_at(500, std::as_writable_bytes(std::span(bytes)));
+  co_await service.storage.wait_for_offset("done", 100);
+  co_await service.storage.read_file("done", k_length);
+}
+
+Task<void> look(Executor&, Service service) {
+  co_await service.storage.get_upload("open");
+  co_await service.storage.list_uploads(std::nullopt, 2);
+  co_await service.storage.get_expired_uploads();
+}
+
+Task<void> join(Executor&, Service service) {
+  std::vector<UploadId> parts;
+  for (const char* const id : {"part1", "part2"}) parts.emplace_back(id);
+  Metadata metadata;
+  co_await service.storage.concatenate("joined", std::move(parts), std::move(metadata));
+}
+
+struct Case {
+  const char* name;
+  Act act;
+};
+
+const Case k_cases[] = {
+    {"create", [](Executor&, Service s) { return create(s.storage, "new", k_length); }},
+    {"create of no bytes", [](Executor&, Service s) { return create(s.storage, "new", 0); }},
+    {"append", [](Executor&, Service s) { return append(s.storage, "open", k_begin, 9000); }},
+    {"append of blocks",
+     [](Executor&, Service s) { return append(s.storage, "open", k_begin, 16384); }},
+    {"ordered append",
+     [](Executor&, Service s) {
+       return append(s.storage, "open", k_begin, 9000, Durability::ordered);
+     }},
+    {"write", write_some},
+    {"chunks", write_chunks},
+    {"read", read_some},
+    {"look", look},
+    {"set length",
+     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_length); }},
+    {"set length that completes",
+     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_begin); }},
+    {"set expiry",
+     [](Executor&, Service s) -> Task<void> { return s.storage.set_expiry("open", {}); }},
+    {"set metadata",
+     [](Executor&, Service s) -> Task<void> {
+       Metadata metadata{{"name", "value"}};
+       co_await s.storage.set_metadata("open", std::move(metadata));
+     }},
+    {"delete", [](Executor&, Service s) -> Task<void> { return s.storage.delete_upload("old"); }},
+    {"cleanup",
+     [](Executor&, Service s) -> Task<void> { co_await s.storage.cleanup_expired_uploads(); }},
+    {"sweep", [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); }},
+    {"concatenate", join},
+    {"release",
+     [](Executor&, Service s) -> Task<void> { return s.storage.release_to("part1", "/sim/out"); }},
+    {"backup", [](Executor&, Service s) -> Task<void> { return s.storage.backup("/sim/copy"); }},
+    {"get URL", [](Executor&, Service s) -> Task<void> { co_await s.urls.get_url("kept"); }},
+    {"set URL",
+     [](Executor&, Service s) -> Task<void> { return s.urls.set_url("new", "http://host/new"); }},
+    {"remove URL", [](Executor&, Service s) -> Task<void> { return s.urls.remove_url("new"); }},
+};
+
+/// What holds whatever has failed.
+Task<void> check_kept(Executor&, Service service) {
+  for (const char* const id : {"done", "part1", "part2", "open"}) {
+    const bool may_be_gone = std::string_view(id) == "part1";
+    const auto upload = co_await service.storage.get_upload(id);
+    if (!upload && may_be_gone) continue;
+    if (!upload) throw Violation(std::string(id) + " is gone");
+    const std::vector<std::byte> bytes = co_await service.storage.read_file(id, k_length);
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const bool is_open = std::string_view(id) == "open";
+    if (upload->offset < (is_open ? k_begin : k_length)) throw Violation(std::string(id) + " lost");
+    if (text != k_piece.bytes(0, upload->offset)) throw Violation(std::string(id) + " is wrong");
+  }
+  const std::optional<std::string> url = co_await service.urls.get_url("kept");
+  if (url != "http://host/kept") throw Violation("the URL is gone");
+}
+
+/// The next call works: of the operation's own kind too.
+Task<void> go_on(Executor&, Service service) {
+  const auto upload = co_await service.storage.get_upload("open");
+  const std::uint64_t offset = upload->offset;
+  if (!upload->completed) co_await append(service.storage, "open", offset, offset + 10);
+  co_await create(service.storage, "after", k_length);
+  co_await append(service.storage, "after", 0, 100);
+  co_await service.urls.set_url("after", "http://host/after");
+}
+
+class Trial {
+ public:
+  Trial(const Case& each, std::uint64_t call, bool persistent)
+      : case_(each), call_(call), persistent_(persistent) {}
+
+  /// False when the operation passed before the call that was to fail.
+  bool run();
+
+ private:
+  void check_error(const std::exception_ptr& error) const;
+
+  const Case& case_;
+  const std::uint64_t call_;
+  const bool persistent_;
+};
+
+/// What the operation throws; null: nothing.
+std::exception_ptr outcome(Server& server, Act act) {
+  auto done = server.run("the operation", act(server.executor(), server.service()));
+  try {
+    detail::TaskAccess::promise(*done).take();
+  } catch (...) {
+    return std::current_exception();
+  }
+  return nullptr;
+}
+
+/// Opening the storage, on a disk that has one.
+bool try_open(std::uint64_t call, bool persistent) {
+  Random random(call);
+  Disk disk;
+  Machine machine(disk, random, {});
+  disk.create("/sim", true, machine.system_now());
+  const SimVfs vfs(machine);
+  {
+    Server first(machine);
+    if (!first.open()) throw Violation("it does not open");
+    if (const auto error = outcome(first, set_up)) std::rethrow_exception(error);
+  }
+  {
+    Server second(machine);
+    machine.fail_call(call, persistent);
+    second.open();
+  }
+  const bool has_failed = machine.has_failed_call();
+  machine.fail_call(0, false);
+  Server third(machine);
+  if (!third.open()) throw Violation("it does not open again");
+  for (const Act act : {check_kept, go_on}) {
+    if (const auto error = outcome(third, act)) std::rethrow_exception(error);
+  }
+  return has_failed;
+}
+
+void Trial::check_error(const std::exception_ptr& error) const {
+  if (!error) return;
+  try {
+    std::rethrow_exception(error);
+  } catch (const StorageError& failure) {
+    if (failure.code() != Errc::io_error) throw Violation(std::string("says: ") + failure.what());
+  }
+}
+
+bool Trial::run() {
+  Random random(call_);
+  Disk disk;
+  Machine machine(disk, random, {});
+  disk.create("/sim", true, machine.system_now());
+  const SimVfs vfs(machine);
+  Server server(machine);
+  if (!server.open()) throw Violation("it does not open");
+  if (const auto error = outcome(server, set_up)) std::rethrow_exception(error);
+  machine.fail_call(call_, persistent_);
+  check_error(outcome(server, case_.act));
+  const bool has_failed = machine.has_failed_call();
+  machine.fail_call(0, false);
+  if (const auto error = outcome(server, check_kept)) std::rethrow_exception(error);
+  if (outcome(server, go_on)) {
+    // Bytes that may be lost are given up until the storage is opened anew.
+    Server next(machine);
+    if (!next.open()) throw Violation("it does not open again");
+    if (const auto error = outcome(next, go_on)) std::rethrow_exception(error);
+  }
+  return has_failed;
+}
+
+/// `trial` tells whether the call that was to fail came to be.
+void try_each_call(FaultSweep& sweep, const char* name,
+                   const std::function<bool(std::uint64_t call, bool persistent)>& trial) {
+  ++sweep.operations;
+  for (const bool persistent : {false, true}) {
+    for (std::uint64_t call = 1; call < k_max_calls; ++call) {
+      try {
+        if (!trial(call, persistent)) break;
+      } catch (const std::exception& error) {
+        ++sweep.violations;
+        std::printf("%s, call %ju%s: %s\n", name, static_cast<std::uintmax_t>(call),
+                    persistent ? " and all after it" : "", error.what());
+      }
+      ++sweep.faults;
+    }
+  }
+}
+
+}  // namespace
+
+FaultSweep run_fault_sweep() {
+  FaultSweep sweep;
+  for (const Case& each : k_cases) {
+    try_each_call(sweep, each.name, [&each](std::uint64_t call, bool persistent) {
+      return Trial(each, call, persistent).run();
+    });
+  }
+  try_each_call(sweep, "open and close", try_open);
+  return sweep;
+}
+
+}  // namespace tidemark::sim
