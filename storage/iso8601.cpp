@@ -66,8 +66,11 @@ std::optional<sys_days> take_week_date(std::string_view& rest, year y, bool exte
   int weekday = 1;
   // A '-' before two digits is not a weekday's: it stands between the date and the hour.
   const std::string_view day = extended && rest.starts_with('-') ? rest.substr(1) : rest;
-  const bool has_weekday = extended ? day.size() < rest.size() && leading_digits(day) == 1
-                                    : leading_digits(day.substr(0, 1)) == 1;
+  // Without any '-', a separator that is a digit and pairs of digits may follow: Python counts
+  // them.
+  const std::size_t digits = leading_digits(day);
+  const bool has_weekday = extended ? day.size() < rest.size() && digits == 1
+                                    : digits == 1 || (digits > 0 && digits % 2 == 0);
   if (has_weekday) {
     weekday = day.front() - '0';
     rest = day.substr(1);

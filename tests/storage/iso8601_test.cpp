@@ -77,6 +77,9 @@ TEST_CASE("times are read in every form") {
   CHECK(reformat("2024-03-01T23:59:59.999999") == "2024-03-01T23:59:59.999999+00:00");
   // A week date's '-' before two digits stands before the hour.
   CHECK(reformat("2024-W09-12:30") == "2024-02-26T12:30:00+00:00");
+  // An odd number of digits is a separator and pairs; an even one begins with the weekday.
+  CHECK(reformat("2024W0951230") == "2024-02-26T12:30:00+00:00");
+  CHECK(reformat("2024W095123") == "2024-03-01T23:00:00+00:00");
 }
 
 TEST_CASE("a fraction may have any number of digits and is cut to microseconds") {
