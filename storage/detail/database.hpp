@@ -100,6 +100,7 @@ class Statement {
   // The current row's columns, converted by SQLite's rules when the type is another. Views live
   // until the next step, reset or read of the same column as another type.
   [[nodiscard]] bool is_null(int column) const noexcept;
+  [[nodiscard]] bool is_integer(int column) const noexcept;
   [[nodiscard]] std::int64_t int64(int column) const noexcept;
   [[nodiscard]] double real(int column) const noexcept;
   [[nodiscard]] std::string_view text(int column) const;

@@ -18,9 +18,11 @@ constexpr const char* k_columns =
     "SELECT upload_length, \"offset\", expires_at, upload_id, metadata, metadata_extra, "
     "created_at, is_partial, concat_partial_ids FROM uploads ";
 
-// Rows whose names are none of ours cannot be operated on; another program made them.
-#define TIDEMARK_NAMED_ROWS \
-  "upload_id NOT GLOB '*[^A-Za-z0-9_-]*' AND length(upload_id) BETWEEN 1 AND 64"
+// Rows whose names are none of ours cannot be operated on; another program made them. A blob is
+// greater than any text, and of a text with a zero GLOB and length() see what is before it.
+#define TIDEMARK_NAMED_ROWS                                                   \
+  "typeof(upload_id) = 'text' AND upload_id NOT GLOB '*[^A-Za-z0-9_-]*' AND " \
+  "length(upload_id) BETWEEN 1 AND 64 AND length(CAST(upload_id AS BLOB)) = length(upload_id)"
 
 // A time as SQLite counts it reads back within a millisecond, so the index only narrows the rows
 // down; the exact time decides in C++, as it does for text that SQLite cannot read. In the order of
@@ -134,6 +136,9 @@ bool UploadRows::has_moved() {
 
 UploadState UploadRows::read_state(Statement& statement, std::string_view id) {
   UploadState state;
+  if (!statement.is_integer(0) || !statement.is_integer(1)) {
+    throw StorageError(Errc::corrupt, "read of row", id, "its length or its offset is no integer");
+  }
   const std::int64_t length = statement.int64(0);
   const std::int64_t offset = statement.int64(1);
   if (length >= 0) state.length = static_cast<std::uint64_t>(length);
@@ -189,7 +194,11 @@ RowPage UploadRows::list(const std::optional<UploadId>& after, std::size_t limit
   RowPage page;
   while (list_.step()) {
     const std::optional<UploadId> id = UploadId::parse(list_.text(3));
-    if (!id) continue;
+    const std::optional<UploadId>& before = page.last ? page.last : after;
+    // Whoever asks for page after page would never see the end of a damaged index.
+    if (!id || (before && *id <= *before)) {
+      throw StorageError(Errc::corrupt, "list", "", "the ids are not in their order");
+    }
     page.last = id;
     try {
       page.uploads.push_back(read_upload(list_, *id));
