@@ -45,6 +45,7 @@ std::chrono::nanoseconds ReadThread::turn() {
 std::vector<bool> ReadThread::read(const std::deque<DatabaseRequest*>& requests) {
   std::vector<bool> busy(requests.size());
   try {
+    if (rows_.database().in_transaction()) rows_.database().exec("ROLLBACK");
     rows_.database().exec("BEGIN");
   } catch (const SqliteError&) {
     for (DatabaseRequest* request : requests) request->error = std::current_exception();
@@ -64,7 +65,10 @@ std::vector<bool> ReadThread::read(const std::deque<DatabaseRequest*>& requests)
       request->error = std::current_exception();
     }
   }
-  if (rows_.database().in_transaction()) rows_.database().exec("COMMIT");
+  try {
+    if (rows_.database().in_transaction()) rows_.database().exec("COMMIT");
+  } catch (const SqliteError&) {  // On damaged pages even that can fail: the next reads begin anew.
+  }
   return busy;
 }
 

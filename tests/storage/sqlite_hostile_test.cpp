@@ -76,3 +76,31 @@ TEST_CASE_METHOD(SqliteFolder, "a list from a damaged index is corrupt and ends"
   CHECK(error_of(store.executor, store->backup(folder / "backup.db")) == std::error_code());
   CHECK(store.wait(store->get_upload("first")).has_value());
 }
+
+TEST_CASE_METHOD(SqliteFolder, "a page that was wiped is an error, and the storage goes on") {
+  constexpr std::size_t k_page_bytes = 4096;
+  {
+    SqliteStore store(folder.path());
+    for (const char* const id : {"first", "second"}) {
+      store.wait(store->create_upload(id, 10, Metadata()));
+    }
+  }
+  const std::string sound = contents(folder / "uploads.db");
+  for (std::size_t page = 1; page < sound.size() / k_page_bytes; ++page) {
+    for (const std::size_t from : {8, 100, 3500, 3900, 4000, 4060}) {
+      CAPTURE(page, from);
+      std::string bytes = sound;
+      bytes.replace(page * k_page_bytes + from, k_page_bytes - from, k_page_bytes - from, '\0');
+      write_contents(folder / "uploads.db", bytes);
+      try {
+        SqliteStore store(folder.path());
+        for (int i = 0; i < 2; ++i) {
+          static_cast<void>(error_of(store.executor, store->get_upload("first")));
+          static_cast<void>(error_of(store.executor, store->list_uploads(std::nullopt, 10)));
+        }
+      } catch (const StorageError& error) {
+        CHECK(error.code() == Errc::corrupt);
+      }
+    }
+  }
+}
