@@ -128,8 +128,8 @@ void CommitThread::commit_group() {
     roll_back();
     return fail_group(replaced_error());
   }
-  note_other_writers();
   try {
+    note_other_writers();
     for (DatabaseRequest* request : group_) execute(*request);
     commit();
   } catch (const SqliteError& error) {
