@@ -37,7 +37,7 @@ TEST_CASE_METHOD(ProtocolFixture, "an id that is a blob or holds a zero is no up
     foreign.exec("INSERT INTO uploads (upload_id, upload_length) VALUES (" + std::string(id) +
                  ", 10)");
   }
-  for (const std::size_t limit : {1, 2, 100}) {
+  for (const std::size_t limit : std::vector<std::size_t>{1, 2, 100}) {
     CHECK(list_all(*this, limit) == std::vector<UploadId>{"a", "z"});
   }
   wait((**this).sweep({.min_age = 0s}));
@@ -87,7 +87,7 @@ TEST_CASE_METHOD(SqliteFolder, "a page that was wiped is an error, and the stora
   }
   const std::string sound = contents(folder / "uploads.db");
   for (std::size_t page = 1; page < sound.size() / k_page_bytes; ++page) {
-    for (const std::size_t from : {8, 100, 3500, 3900, 4000, 4060}) {
+    for (const std::size_t from : std::vector<std::size_t>{8, 100, 3500, 3900, 4000, 4060}) {
       CAPTURE(page, from);
       std::string bytes = sound;
       bytes.replace(page * k_page_bytes + from, k_page_bytes - from, k_page_bytes - from, '\0');
