@@ -22,11 +22,8 @@ class LoopFilesystem {
  public:
   explicit LoopFilesystem(std::size_t mebibytes) {
     std::filesystem::create_directory(path());
-    const std::string image = (folder_ / "image").string();
-    const std::string command = "{ truncate --size " + std::to_string(mebibytes) + "M " + image +
-                                " && mkfs.ext4 -q " + image + " && mount -o loop " + image + " " +
-                                path().string() + "; } >/dev/null 2>&1";
-    mounted_ = std::system(command.c_str()) == 0;
+    mounted_ = run("truncate --size " + std::to_string(mebibytes) + "M " + image()) &&
+               run("mkfs.ext4 -q " + image()) && mount_again();
   }
   ~LoopFilesystem() {
     thaw();
@@ -35,6 +32,8 @@ class LoopFilesystem {
 
   bool mounted() const { return mounted_; }
   std::filesystem::path path() const { return folder_ / "mount"; }
+  /// After an unmount.
+  bool mount_again() const { return run("mount -o loop " + image() + " " + path().string()); }
 
   /// From now on what writes to it waits, in the kernel, until `thaw`.
   void freeze() {
@@ -51,6 +50,11 @@ class LoopFilesystem {
   }
 
  private:
+  std::string image() const { return (folder_ / "image").string(); }
+  static bool run(const std::string& command) {
+    return std::system((command + " >/dev/null 2>&1").c_str()) == 0;
+  }
+
   TemporaryFolder folder_;
   bool mounted_ = false;
   int frozen_ = -1;

@@ -77,6 +77,7 @@ class HelperProgram {
     return receive();
   }
 
+  void signal(int number) const { ::kill(pid_, number); }
   /// Returns once the process is gone.
   void kill() {
     ::kill(pid_, SIGKILL);
