@@ -65,7 +65,8 @@ Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
     fail(Errc::io_error, "committed bytes may be lost, because their sync has failed");
   }
   prefix_stable_ = store_.stable.covers(id_, status_, state_->offset);
-  if (!prefix_stable_ && !state_->completed()) {  // Another may have died in its COMMIT.
+  // Whoever wrote beyond the offset may have died in its COMMIT.
+  if (status_.size > state_->offset && !state_->completed()) {
     const bool exists = co_await store_.settle(id_);
     if (!exists) fail(Errc::not_found, "it was deleted meanwhile");
   }

@@ -37,8 +37,8 @@ class Store {
   Task<std::optional<UploadState>> find_state(UploadId id);
   /// Commits something, unless nothing is to be durable. A COMMIT that failed, or whose process
   /// died in it, has not happened for whoever reads, but a recovery of the log after a power cut
-  /// may still find it; a later commit takes its place in the log. So who changes bytes that such a
-  /// COMMIT could speak of, or removes them, settles it first. Gives whether the upload has a row.
+  /// may still find it; a later commit takes its place in the log. So who finds bytes beyond the
+  /// offset settles before it changes them, or removes them. Gives whether the upload has a row.
   Task<bool> settle(UploadId id);
 
   /// Opens the database's connections and starts their threads; it blocks. The schema is there.

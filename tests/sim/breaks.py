@@ -108,7 +108,7 @@ BREAKS = {
     ),
     "failed_commit_not_settled": (
         HELD,
-        {"if (!prefix_stable_ && !state_->completed()) {": "if (!prefix_stable_ && id_.view().empty()) {"},
+        {"if (status_.size > state_->offset && !state_->completed()) {": "if (id_.view().empty()) {"},
     ),
     "row_deleted_after_its_file": (
         "storage/detail/erase_upload.cpp",
