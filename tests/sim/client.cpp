@@ -116,7 +116,8 @@ void Client::allow(Upload* upload, const std::system_error& error) {
       (code == Errc::expired || code == Errc::not_found)) {
     return;
   }
-  if (known && code == Errc::already_complete && upload->length) return;
+  const bool has_length = known && (upload->length || upload->may_have_length);
+  if (has_length && code == Errc::already_complete) return;
   if (known && code == Errc::length_exceeded) return;
   throw Violation((known ? upload->id : std::string("?")) + ": failed: " + error.what());
 }
@@ -388,6 +389,7 @@ Task<void> Client::set_length() {
   if (upload == nullptr || upload->length) co_return;
   const std::uint64_t length = upload->believed + chance().below(3000);
   trace(life_, *upload, "set length " + std::to_string(length));
+  upload->may_have_length = true;
   try {
     co_await storage_.set_length(upload->id, length);
     if (is_dead()) co_return;

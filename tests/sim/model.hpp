@@ -48,6 +48,7 @@ struct Upload {
   std::string id;
   Presence presence = Presence::tried;
   std::optional<std::uint64_t> length;
+  bool may_have_length = false;  // Somebody told one, and was not answered.
   std::optional<SystemTime> expires_at;
   std::uint64_t durable = 0;   // The highest offset that was acknowledged.
   std::uint64_t believed = 0;  // Where the next append tries.
