@@ -28,12 +28,28 @@ std::uint64_t bytes_to_reserve(const NewUpload& upload) {
   return unfinished ? *upload.length : 0;
 }
 
+/// Whether an INSERT that failed may still come to be.
+bool is_ambiguous(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const SqliteError&) {
+    return true;
+  } catch (...) {  // It was refused, or never tried.
+    return false;
+  }
+}
+
 /// Removes a file that make_file made. Not when it has a row, or may have one: another process may
 /// have been faster, and a COMMIT that failed may have happened.
-Task<void> discard(Store& store, UploadId id, FileLock& file) {
+Task<void> discard(Store& store, UploadId id, FileLock& file, bool ambiguous) {
   try {
-    const bool is_used = co_await store.settle(id);
-    if (is_used) co_return;
+    std::optional<UploadState> row;
+    if (ambiguous) {
+      row = co_await store.settle(id);
+    } else {
+      row = co_await store.find_state(id);
+    }
+    if (row) co_return;
   } catch (...) {
     co_return;
   }
@@ -102,8 +118,8 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
         co_await lock_file(store, id, Directory::Open::always, store.lock_deadline(), operation);
     const FileStatus status = co_await lock.file().status();
     if (status.size == 0 && status.links == 1) co_return lock;
-    const bool has_row = co_await store.settle(id);
-    if (has_row) throw StorageError(Errc::already_exists, operation, id.view(), "");
+    const std::optional<UploadState> row = co_await store.settle(id);
+    if (row) throw StorageError(Errc::already_exists, operation, id.view(), "");
     if (status.links == 1) {
       co_await lock.file().truncate(0);
       // Nothing may follow that syncs it: an upload of no bytes is complete.
@@ -128,7 +144,7 @@ Task<void> add_upload(Store& store, const NewUpload& upload, FileLock& file, Tas
     error = std::current_exception();
   }
   if (error) {
-    co_await without_stop(discard(store, upload.id, file));
+    co_await without_stop(discard(store, upload.id, file, is_ambiguous(error)));
     std::rethrow_exception(error);
   }
   if (store.options.durability != Durability::none) {

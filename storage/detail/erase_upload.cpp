@@ -76,7 +76,13 @@ Task<void> erase(Store& store, UploadId id) {
     if (error.code() != Errc::corrupt) throw;
     is_no_file = true;
   }
-  auto work = [&id](UploadRows& rows) { return rows.erase(id); };
+  const bool has_file = is_no_file || held.file().is_open();
+  auto work = [&](UploadRows& rows) {
+    const bool erased = rows.erase(id);
+    // A row whose COMMIT failed could come back without its file: see Store::settle.
+    if (!erased && has_file && store.options.durability != Durability::none) rows.touch();
+    return erased;
+  };
   const bool existed = co_await store.commits->run_delete(work);
   if (is_no_file) co_await store.folder.unlink(id.c_str());
   if (existed || held.file().is_open()) co_await erase_file(store, id, held);

@@ -68,6 +68,7 @@ Task<void> FileSession::write_piece(std::uint64_t offset, std::span<const std::b
   const bool stable = alone && (aligned || bytes.size() <= k_max_cached_stable_bytes) &&
                       held_.is_prefix_stable() && durability_ != Durability::none;
   try {
+    if (held_.is_unsettled()) co_await held_.settle();
     if (aligned) {
       co_await write_direct(offset, bytes, stable);
     } else if (stable) {

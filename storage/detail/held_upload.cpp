@@ -65,12 +65,19 @@ Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
     fail(Errc::io_error, "committed bytes may be lost, because their sync has failed");
   }
   prefix_stable_ = store_.stable.covers(id_, status_, state_->offset);
-  // Whoever wrote beyond the offset may have died in its COMMIT.
-  if (status_.size > state_->offset && !state_->completed()) {
-    const bool exists = co_await store_.settle(id_);
-    if (!exists) fail(Errc::not_found, "it was deleted meanwhile");
-  }
+  // Who wrote beyond the offset, or told the length, may have died in its COMMIT.
+  const bool may_be_spoken_of =
+      status_.size > state_->offset || (!state_->length && !prefix_stable_);
+  unsettled_ = may_be_spoken_of && !state_->completed();
   co_return *state_;
+}
+
+Task<void> HeldUpload::settle() {
+  if (!unsettled_) co_return;
+  const std::optional<UploadState> now = co_await store_.settle(id_);
+  if (!now) fail(Errc::not_found, "it was deleted meanwhile");
+  if (now->offset != state_->offset) fail(Errc::busy, "another program moved it meanwhile");
+  unsettled_ = false;
 }
 
 void HeldUpload::wrote(std::uint64_t end, bool stable) {
@@ -105,6 +112,7 @@ Task<OffsetMove> HeldUpload::commit(std::uint64_t from, std::uint64_t to, Durabi
   if (to > state_->length.value_or(to)) fail(Errc::length_exceeded, "");
   const bool completes = to == state_->length;
   if (completes && status_.size > *state_->length) {
+    co_await settle();
     co_await file().truncate(*state_->length);
     status_.size = *state_->length;
     dirty_ = true;

@@ -31,6 +31,10 @@ class HeldUpload {
   /// `corrupt` when the file has fewer bytes than the offset. A stop requested on `newer` ends the
   /// wait for another process: then it has no lock, and tells what the row says.
   Task<UploadState> take(TimePoint deadline, std::stop_token newer = {});
+  /// Before bytes are written or cut: see Store::settle. Once is enough. Throws `not_found`, `busy`
+  /// when another program moved the offset meanwhile.
+  Task<void> settle();
+  bool is_unsettled() const { return unsettled_; }
   /// A6. Also when nothing was taken.
   void release() { lock_.release(); }
   /// The same on a worker thread, for a file that was unlinked.
@@ -67,6 +71,7 @@ class HeldUpload {
   FileStatus status_;
   std::optional<UploadState> state_;
   bool prefix_stable_ = false;
+  bool unsettled_ = false;
   bool dirty_ = false;
   bool found_bytes_ = false;
   std::uint64_t sync_failures_ = 0;  // As SyncGroup counts, before the first write.

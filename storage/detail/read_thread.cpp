@@ -67,7 +67,8 @@ std::vector<bool> ReadThread::read(const std::deque<DatabaseRequest*>& requests)
   }
   try {
     if (rows_.database().in_transaction()) rows_.database().exec("COMMIT");
-  } catch (const SqliteError&) {  // On damaged pages even that can fail: the next reads begin anew.
+  } catch (const SqliteError&) {  // On damaged pages even that can fail.
+    sqlite3_exec(rows_.database().handle(), "ROLLBACK", nullptr, nullptr, nullptr);
   }
   return busy;
 }

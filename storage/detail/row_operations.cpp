@@ -120,10 +120,12 @@ Task<void> set_length(Store& store, UploadId id, std::uint64_t length) {
   Hold hold(store, id, k_operation);
   const UploadState state = co_await hold.take();
   if (hold.upload.status().size > length) {
+    co_await hold.upload.settle();
     co_await hold.upload.file().truncate(std::max(length, state.offset));
     hold.upload.wrote(0, false);
   }
   if (store.options.durability != Durability::none) co_await hold.upload.make_stable();
+  store.stable.forget(id);  // Should the COMMIT fail, who writes next settles it.
   auto complete = [&](UploadRows& rows) { return rows.set_length(id, length); };
   const bool completed = co_await store.commits->run(complete);
   if (!completed) fail(Errc::invalid_argument, k_operation, id, "it is below the offset, or known");
@@ -158,6 +160,7 @@ Task<void> write_chunk(Store& store, UploadId id, std::uint64_t offset,
   }
   const std::uint64_t end = state.length.value_or(store.options.max_upload_bytes);
   if (offset > end || bytes.size() > end - offset) fail(Errc::length_exceeded, k_operation, id);
+  co_await hold.upload.settle();
   co_await hold.upload.file().write_at(offset, bytes);
 }
 

@@ -64,12 +64,12 @@ Task<std::optional<UploadState>> Store::find_state(UploadId id) {
   co_return co_await reads->run(work);
 }
 
-Task<bool> Store::settle(UploadId id) {
+Task<std::optional<UploadState>> Store::settle(UploadId id) {
   auto work = [&](UploadRows& rows) {
     if (options.durability != Durability::none) rows.touch();
-    return rows.exists(id);
+    return rows.find_state(id);
   };
-  co_return co_await commits->run(work);
+  co_return co_await commits->run_delete(work);  // What it lets go on may free space.
 }
 
 void Store::stop_threads() {

@@ -35,11 +35,11 @@ class Store {
   TimePoint lock_deadline() const { return later(environment().now(), options.lock_timeout); }
 
   Task<std::optional<UploadState>> find_state(UploadId id);
-  /// Commits something, unless nothing is to be durable. A COMMIT that failed, or whose process
-  /// died in it, has not happened for whoever reads, but a recovery of the log after a power cut
-  /// may still find it; a later commit takes its place in the log. So who finds bytes beyond the
-  /// offset settles before it changes them, or removes them. Gives whether the upload has a row.
-  Task<bool> settle(UploadId id);
+  /// Commits something, unless nothing is to be durable; gives the upload's row. A COMMIT that
+  /// failed, or whose process died in it while others went on, has not happened for whoever reads,
+  /// but a recovery of the log after a power cut may still find it; a later commit takes its place
+  /// in the log. So who changes or removes bytes that it may speak of settles first.
+  Task<std::optional<UploadState>> settle(UploadId id);
 
   /// Opens the database's connections and starts their threads; it blocks. The schema is there.
   /// Throws SqliteError; it may be tried again.

@@ -41,8 +41,8 @@ Task<void> sweep_file(Sweep& sweep, UploadId id) {
     const bool listed = co_await has_row(store, id);
     if (listed) co_return;
   } else {
-    const bool listed = co_await store.settle(id);
-    if (listed) co_return;
+    const std::optional<UploadState> row = co_await store.settle(id);
+    if (row) co_return;
     co_await store.folder.unlink(id.c_str());
     co_await held.close();
   }

@@ -22,7 +22,7 @@ constexpr const char* k_columns =
 // greater than any text, and of a text with a zero GLOB and length() see what is before it.
 #define TIDEMARK_NAMED_ROWS                                                   \
   "typeof(upload_id) = 'text' AND upload_id NOT GLOB '*[^A-Za-z0-9_-]*' AND " \
-  "length(upload_id) BETWEEN 1 AND 64 AND length(CAST(upload_id AS BLOB)) = length(upload_id)"
+  "length(upload_id) BETWEEN 1 AND 64 AND instr(upload_id, char(0)) = 0"
 
 // A time as SQLite counts it reads back within a millisecond, so the index only narrows the rows
 // down; the exact time decides in C++, as it does for text that SQLite cannot read. In the order of

@@ -65,13 +65,12 @@ BREAKS = {
     "block_below_the_offset_rewritten": (
         SESSION,
         {
-            "  try {\n    if (aligned) {": """  try {
-    if (offset > 0) {
+            "    if (held_.is_unsettled()) co_await held_.settle();\n": """    if (offset > 0) {
       std::byte last[1];
       co_await held_.file().read_at(offset - 1, last);
       co_await held_.file().write_at(offset - 1, last, WriteMode::cached);
     }
-    if (aligned) {"""
+"""
         },
     ),
     "ordered_answer_drops_the_lock": (
@@ -108,13 +107,13 @@ BREAKS = {
     ),
     "failed_commit_not_settled": (
         HELD,
-        {"if (status_.size > state_->offset && !state_->completed()) {": "if (id_.view().empty()) {"},
+        {"unsettled_ = may_be_spoken_of && !state_->completed();": "unsettled_ = false;"},
     ),
     "row_deleted_after_its_file": (
         "storage/detail/erase_upload.cpp",
         {
-            "  auto work = [&id](UploadRows& rows) { return rows.erase(id); };\n": "  co_await store.folder.unlink(id.c_str());\n"
-            "  auto work = [&id](UploadRows& rows) { return rows.erase(id); };\n"
+            "  const bool has_file = is_no_file": "  co_await store.folder.unlink(id.c_str());\n"
+            "  const bool has_file = is_no_file"
         },
     ),
     "released_name_not_synced": (

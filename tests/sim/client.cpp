@@ -387,7 +387,8 @@ Task<void> Client::release() {
 Task<void> Client::set_length() {
   Upload* const upload = pick();
   if (upload == nullptr || upload->length) co_return;
-  const std::uint64_t length = upload->believed + chance().below(3000);
+  const std::uint64_t more = chance().once_in(3) ? 0 : chance().below(3000);
+  const std::uint64_t length = upload->believed + more;
   trace(life_, *upload, "set length " + std::to_string(length));
   upload->may_have_length = true;
   try {
@@ -406,7 +407,9 @@ Task<void> Client::clean() {
     if (chance().once_in(2)) {
       co_await perhaps_stopped(storage_.cleanup_expired_uploads());
     } else {
-      co_await perhaps_stopped(storage_.sweep({}));
+      SweepOptions options;
+      if (chance().once_in(2)) options.min_age = 0s;
+      co_await perhaps_stopped(storage_.sweep(options));
     }
   } catch (const std::system_error& error) {
     allow(nullptr, error);

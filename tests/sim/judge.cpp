@@ -46,7 +46,8 @@ void judge_row(const Upload& upload, const Row& row, const std::string* content,
                 std::to_string(upload.durable) + " that were acknowledged");
   }
   if (upload.complete && !row.is_complete()) upload.fail("it is no longer complete");
-  if (content == nullptr && row.offset == 0) return;  // A row that a sweep removes.
+  const bool was_there = upload.presence == Presence::there;
+  if (content == nullptr && row.offset == 0 && !was_there) return;  // A sweep removes it.
   const std::string_view bytes = view_of(content);
   if (after_cut && is_spoiled(upload, row.offset, bytes)) {
     if (bytes.size() < upload.durable) upload.fail("acknowledged bytes are gone");
