@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -129,30 +130,43 @@ inline std::string write_string(const Units& units) {
   return text + '"';
 }
 
-/// Reads a JSON text that is an object of strings, or of strings and nulls.
+/// Reads a JSON text that is an object of strings, or of strings and nulls. The last member of a
+/// name counts, so a value of another kind is passed, and may be replaced.
 class JsonReader {
  public:
   explicit JsonReader(std::string_view text) : rest_(text) {}
 
+  bool is_empty() const { return rest_.empty(); }
   /// Nothing for any other text.
   std::optional<JsonObject> read_object(bool with_nulls) {
     JsonObject object;
+    std::set<Units> others;
     if (!take_token('{')) return std::nullopt;
     if (!take_token('}')) {
       do {
         const std::optional<Units> key = read_string();
         if (!key || !take_token(':')) return std::nullopt;
-        const bool is_null = with_nulls && take_null();
-        const std::optional<Units> value = is_null ? std::nullopt : read_string();
-        if (!is_null && !value) return std::nullopt;
+        others.erase(*key);
+        std::optional<Units> value;
+        skip_space();
+        if (rest_.starts_with('"')) {
+          value = read_string();
+          if (!value) return std::nullopt;
+        } else if (!with_nulls || !take("null")) {
+          if (!skip_value()) return std::nullopt;
+          others.insert(*key);
+        }
         set_member(object, *key, value);
       } while (take_token(','));
       if (!take_token('}')) return std::nullopt;
     }
     skip_space();
-    if (!rest_.empty()) return std::nullopt;
+    if (!rest_.empty() || !others.empty()) return std::nullopt;
     return object;
   }
+
+  /// Whether a value was passed, which is not looked at: the text may be no JSON.
+  bool has_passed_a_value() const { return has_passed_a_value_; }
 
  private:
   void skip_space() {
@@ -167,9 +181,20 @@ class JsonReader {
     skip_space();
     return take(std::string_view(&c, 1));
   }
-  bool take_null() {
-    skip_space();
-    return take("null");
+  bool skip_value() {
+    has_passed_a_value_ = true;
+    std::size_t depth = 0;
+    while (!rest_.empty() && (depth > 0 || (rest_.front() != ',' && rest_.front() != '}'))) {
+      const char c = rest_.front();
+      if (c == '"') {
+        if (!read_string()) return false;
+        continue;
+      }
+      if (c == '[' || c == '{') ++depth;
+      if ((c == ']' || c == '}') && depth-- == 0) return false;
+      rest_.remove_prefix(1);
+    }
+    return true;
   }
 
   std::optional<Units> read_string() {
@@ -203,6 +228,7 @@ class JsonReader {
   }
 
   std::string_view rest_;
+  bool has_passed_a_value_ = false;
 };
 
 }  // namespace tidemark::test
