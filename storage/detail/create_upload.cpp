@@ -45,7 +45,7 @@ Task<void> discard(Store& store, UploadId id, FileLock& file, bool ambiguous) {
   try {
     std::optional<UploadState> row;
     if (ambiguous) {
-      row = co_await store.settle(id);
+      row = co_await store.settle(id, Store::Next::remove);
     } else {
       row = co_await store.find_state(id);
     }
@@ -118,7 +118,7 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
         co_await lock_file(store, id, Directory::Open::always, store.lock_deadline(), operation);
     const FileStatus status = co_await lock.file().status();
     if (status.size == 0 && status.links == 1) co_return lock;
-    const std::optional<UploadState> row = co_await store.settle(id);
+    const std::optional<UploadState> row = co_await store.settle(id, Store::Next::write);
     if (row) throw StorageError(Errc::already_exists, operation, id.view(), "");
     if (status.links == 1) {
       co_await lock.file().truncate(0);

@@ -74,7 +74,7 @@ Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
 
 Task<void> HeldUpload::settle() {
   if (!unsettled_) co_return;
-  const std::optional<UploadState> now = co_await store_.settle(id_);
+  const std::optional<UploadState> now = co_await store_.settle(id_, Store::Next::write);
   if (!now) fail(Errc::not_found, "it was deleted meanwhile");
   if (now->offset != state_->offset) fail(Errc::busy, "another program moved it meanwhile");
   unsettled_ = false;

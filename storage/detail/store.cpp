@@ -64,12 +64,13 @@ Task<std::optional<UploadState>> Store::find_state(UploadId id) {
   co_return co_await reads->run(work);
 }
 
-Task<std::optional<UploadState>> Store::settle(UploadId id) {
+Task<std::optional<UploadState>> Store::settle(UploadId id, Next next) {
   auto work = [&](UploadRows& rows) {
     if (options.durability != Durability::none) rows.touch();
     return rows.find_state(id);
   };
-  co_return co_await commits->run_delete(work);  // What it lets go on may free space.
+  if (next == Next::remove) co_return co_await commits->run_delete(work);
+  co_return co_await commits->run(work);
 }
 
 void Store::stop_threads() {

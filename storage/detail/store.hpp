@@ -38,8 +38,10 @@ class Store {
   /// Commits something, unless nothing is to be durable; gives the upload's row. A COMMIT that
   /// failed, or whose process died in it while others went on, has not happened for whoever reads,
   /// but a recovery of the log after a power cut may still find it; a later commit takes its place
-  /// in the log. So who changes or removes bytes that it may speak of settles first.
-  Task<std::optional<UploadState>> settle(UploadId id);
+  /// in the log. So who changes or removes bytes that it may speak of settles first; who removes
+  /// them may use the reserve of a full disk.
+  enum class Next { write, remove };
+  Task<std::optional<UploadState>> settle(UploadId id, Next next);
 
   /// Opens the database's connections and starts their threads; it blocks. The schema is there.
   /// Throws SqliteError; it may be tried again.

@@ -41,7 +41,7 @@ Task<void> sweep_file(Sweep& sweep, UploadId id) {
     const bool listed = co_await has_row(store, id);
     if (listed) co_return;
   } else {
-    const std::optional<UploadState> row = co_await store.settle(id);
+    const std::optional<UploadState> row = co_await store.settle(id, Store::Next::remove);
     if (row) co_return;
     co_await store.folder.unlink(id.c_str());
     co_await held.close();
@@ -63,7 +63,7 @@ Task<void> sweep_row(Sweep& sweep, UploadId id) {
   };
   const std::optional<FileStatus> file = co_await store.folder.status(id.c_str());
   if (file) co_return;
-  const bool removed = co_await store.commits->run(work);
+  const bool removed = co_await store.commits->run_delete(work);
   if (removed) sweep.report.orphan_rows.push_back(id);
 }
 

@@ -109,6 +109,10 @@ BREAKS = {
         HELD,
         {"unsettled_ = may_be_spoken_of && !state_->completed();": "unsettled_ = false;"},
     ),
+    "discard_of_a_failed_insert_not_settled": (
+        "storage/detail/create_upload.cpp",
+        {"is_ambiguous(error)": "false && is_ambiguous(error)"},
+    ),
     "row_deleted_after_its_file": (
         "storage/detail/erase_upload.cpp",
         {

@@ -99,7 +99,6 @@ void Client::allow(Upload* upload, const std::system_error& error) {
   if (is_dead()) return;
   const std::error_code code = error.code();
   if (code == std::errc::timed_out || is_canceled(error)) return;
-  if (code == Errc::lock_timeout || code == Errc::busy) return;
   const bool failed = code == Errc::io_error || code == Errc::no_space;
   if (failed && life_.machine.had_errors()) {
     failed_ = upload;

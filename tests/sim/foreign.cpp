@@ -144,9 +144,11 @@ Task<void> ForeignProgram::append(Upload& upload, int fd) {
   if (row->length >= 0) size = std::min(size, static_cast<std::uint64_t>(row->length) - from);
   const Piece piece{from, from + size, life_.model.new_seed()};
   upload.tried.push_back(piece);
+  // Also when it fails on the way: bytes of a COMMIT of ours that failed may have been there, and
+  // it settles no log.
+  upload.foreign_offset = std::max(upload.foreign_offset, piece.to);
   if (!write(fd, from, piece.bytes())) co_return;
   co_await pause();
-  upload.foreign_offset = std::max(upload.foreign_offset, piece.to);
   const std::string to = std::to_string(piece.to);
   const bool committed =
       execute("UPDATE uploads SET \"offset\" = " + to + ", completed = (upload_length >= 0 AND " +

@@ -141,6 +141,36 @@ TEST_CASE("many uploads on a full disk lose nothing and can all be deleted") {
   store.check_and_finish("after", 0, 10);
 }
 
+TEST_CASE("what is expired or orphaned leaves a full disk") {
+  const LoopFilesystem disk(48);
+  if (!disk.mounted()) {
+    WARN("not shown: it takes the right to mount a file system");
+    return;
+  }
+  ProtocolStore store(disk.path(), {.min_free_bytes = 0});
+  store.create("old", std::nullopt);
+  CHECK(store.append("old", 0, 5000) == committed(5000));
+  SECTION("expired uploads") {
+    store.wait((*store).set_expiry("old", SystemTime()));
+    fill_disk(disk.path());
+    CHECK(store.wait((*store).cleanup_expired_uploads()) == 1);
+  }
+  SECTION("files without rows") {
+    store.foreign.exec("DELETE FROM uploads WHERE upload_id = 'old'");
+    fs::last_write_time(store.path("old"), fs::file_time_type::min());
+    fill_disk(disk.path());
+    CHECK(store.wait((*store).sweep({})).orphan_files == std::vector<UploadId>{"old"});
+  }
+  SECTION("rows without files") {
+    store.foreign.move_to("old", 0);
+    fs::remove(store.path("old"));
+    fill_disk(disk.path());
+    CHECK(store.wait((*store).sweep({.min_age = 0s})).orphan_rows == std::vector<UploadId>{"old"});
+  }
+  CHECK_FALSE(store.foreign.has_row("old"));
+  CHECK_FALSE(fs::exists(store.path("old")));
+}
+
 TEST_CASE_METHOD(SqliteFolder, "a new upload leaves min_free_bytes free") {
   ProtocolStore store(folder.path(), {.min_free_bytes = 1000});
   const auto create_error = [&](std::uint64_t free_bytes, std::optional<std::uint64_t> length) {

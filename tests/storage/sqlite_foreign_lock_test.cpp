@@ -321,19 +321,17 @@ TEST_CASE_METHOD(Held, "who waits for the database for too long is told", "[A5]"
 
 TEST_CASE_METHOD(Held, "an append waits for the database while readers go on", "[A5]") {
   SqliteStore store(folder.path());
-  // What another wrote last is settled by a commit before the first write.
-  REQUIRE(append(store, "a", 100, k_ours, 10) == committed(110));
   REQUIRE(foreign.does("begin"));
   OperationEvent writes(store.environment,
                         [](const Operation& operation) { return operation.kind == Kind::write; });
   std::atomic<bool> answered{false};
   auto appending = in_background([&] {
-    const AppendResult result = append(store, "a", 110, k_ours, 90);
+    const AppendResult result = append(store, "a", 100, k_ours, 100);
     answered = true;
     return result;
   });
   writes.wait();
-  for (int i = 0; i < 100; ++i) REQUIRE(look_up(store, "a").offset == 110);
+  for (int i = 0; i < 100; ++i) REQUIRE(look_up(store, "a").offset == 100);
   CHECK(store.wait(store->read_file("a", 100)) == test_bytes(k_theirs, 0, 100));
   CHECK_FALSE(answered);
   CHECK(foreign.does("commit"));
@@ -345,6 +343,8 @@ TEST_CASE("a foreign program commits in time while ours commits back to back", "
   constexpr bool k_slow = k_thread_sanitizer || k_address_sanitizer;
   constexpr int k_commits = k_slow ? 30 : 200;
   constexpr int k_most_us = 5'000'000;
+  // In turns with ours there are one or two groups for each of its commits; without turns there
+  // were 34 to 81. Between them is room for a machine that is busy with other things.
   constexpr std::uint64_t k_most_groups = 20 * k_commits;
   const bool appends = GENERATE(true, false);
   const int uploads = appends ? 16 : 256;  // So many rows that one always waits to be committed.
