@@ -312,11 +312,12 @@ Task<void> Client::remove() {
   if (upload == nullptr) co_return;
   upload->presence = Presence::maybe_gone;
   upload->may_be_deleted = true;
+  const bool was_being_made = upload->is_being_made;  // Then it may be deleted before it is made.
   trace(life_, *upload, "delete");
   try {
     co_await perhaps_stopped(storage_.delete_upload(upload->id));
     trace(life_, *upload, "deleted");
-    if (!is_dead()) upload->note_deleted();
+    if (!is_dead() && !was_being_made) upload->note_deleted();
   } catch (const std::system_error& error) {
     allow(upload, error);
   }
