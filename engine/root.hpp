@@ -28,12 +28,17 @@ class Root : private WorkItem {
   static std::shared_ptr<Root> start(Executor& where, Task<T> task, OnDone on_done,
                                      const std::stop_token& outer) {
     auto root = std::make_shared<Root>(where, std::move(task), std::move(on_done), outer);
+    begin(root);
+    return root;
+  }
+
+  /// The part of start() that needs no memory.
+  static void begin(const std::shared_ptr<Root>& root) noexcept {
     root->keep_ = root;
     PromiseBase& promise = TaskAccess::promise(root->task_);
     promise.attach(*root, root->executor_, &root->token_);
     root->executor_.root_started();
     root->executor_.post(promise);
-    return root;
   }
 
   Root(Executor& where, Task<T> task, OnDone on_done, const std::stop_token& outer)

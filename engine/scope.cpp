@@ -9,13 +9,17 @@ Scope::~Scope() {
   TIDEMARK_ASSERT(running_.load() == 0, "a scope is joined before its end");
 }
 
-void Scope::spawn(Task<void> task) {
+Scope::Prepared Scope::prepare(Task<void> task) {
   Executor* const bound = detail::TaskAccess::promise(task).executor;
   TIDEMARK_ASSERT(bound == nullptr || bound == &executor_, "a scope's tasks share its executor");
-  running_.fetch_add(1, std::memory_order_relaxed);
-  detail::Root<void>::start(
+  return std::make_shared<detail::Root<void>>(
       executor_, std::move(task), [this](Task<void>& done) { finished(done); },
       source_.get_token());
+}
+
+void Scope::spawn(const Prepared& task) noexcept {
+  running_.fetch_add(1, std::memory_order_relaxed);
+  detail::Root<void>::begin(task);
 }
 
 void Scope::finished(Task<void>& task) {

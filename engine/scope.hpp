@@ -3,7 +3,9 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <memory>
 #include <stop_token>
+#include <utility>
 
 #include <tidemark/engine/root.hpp>
 #include <tidemark/engine/wait_list.hpp>
@@ -17,9 +19,9 @@ namespace tidemark {
 ///     co_await scope.join();
 ///
 /// The first task that fails asks the others to stop, and `join` throws its error.
-/// Thread safety: `spawn` and `request_stop` from any thread, `join` on the scope's executor, where
-/// the tasks run as well. Lifetime: join before the end; a scope that ends with running tasks
-/// aborts.
+/// Thread safety: `prepare`, `spawn` and `request_stop` from any thread, `join` on the scope's
+/// executor, where the tasks run as well. Lifetime: join before the end; a scope that ends with
+/// running tasks aborts.
 class Scope {
  public:
   explicit Scope(Executor& executor);
@@ -29,7 +31,11 @@ class Scope {
 
   Executor& executor() { return executor_; }
 
-  void spawn(Task<void> task);
+  void spawn(Task<void> task) { spawn(prepare(std::move(task))); }
+  /// A task with all the memory that it takes to spawn it, for what must not fail later.
+  using Prepared = std::shared_ptr<detail::Root<void>>;
+  Prepared prepare(Task<void> task);
+  void spawn(const Prepared& task) noexcept;
   void request_stop() { source_.request_stop(); }
   /// Waits until every task has finished. Asked to stop, it passes that on and still waits.
   Task<void> join();

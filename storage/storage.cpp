@@ -41,19 +41,23 @@ Task<void> wait_for_move(Turns::Use& use, std::chrono::nanoseconds longest) {
 class SessionWriter final : public UploadWriter {
  public:
   explicit SessionWriter(std::shared_ptr<detail::WriteSession> session)
-      : session_(std::move(session)) {}
+      : session_(std::move(session)), abandoning_(session_->prepare_abandoning()) {}
   ~SessionWriter() override {
-    if (!closed_) session_->abandon();
+    if (is_open_) session_->abandon(abandoning_);
   }
 
   Executor& executor() const { return session_->executor(); }
 
+  Task<void> open() {
+    co_await session_->open();
+    is_open_ = true;
+  }
   Task<bool> write(std::span<const std::byte> bytes) override { return session_->write(bytes); }
   Task<bool> write(Buffer buffer) override { return session_->write(std::move(buffer)); }
   Task<AppendResult> commit() override { return session_->commit(); }
   Task<AppendResult> close() override {
     const AppendResult result = co_await session_->close();
-    closed_ = true;
+    is_open_ = false;
     co_return result;
   }
   std::uint64_t offset() const override { return session_->offset(); }
@@ -61,7 +65,8 @@ class SessionWriter final : public UploadWriter {
 
  private:
   const std::shared_ptr<detail::WriteSession> session_;
-  bool closed_ = false;
+  const Scope::Prepared abandoning_;
+  bool is_open_ = false;
 };
 
 /// Reads through the storage, and so ends with the upload.
@@ -130,9 +135,9 @@ Task<AppendResult> Storage::append(UploadId id, std::uint64_t offset,
 }
 
 Task<std::unique_ptr<UploadWriter>> Storage::open_writer(UploadId id, WriterOptions options) {
-  std::shared_ptr<detail::WriteSession> session = make_session(id, options, "write");
-  co_await session->open();
-  co_return std::make_unique<SessionWriter>(std::move(session));
+  auto writer = std::make_unique<SessionWriter>(make_session(id, options, "write"));
+  co_await writer->open();
+  co_return writer;
 }
 
 Task<std::unique_ptr<UploadReader>> Storage::open_reader(UploadId id) {

@@ -51,7 +51,8 @@ struct SweepReport {
 /// for any backend whose first group is: its steps are serialised per upload inside this process.
 /// SQLiteStorage overrides it with operations that are better, and safe between processes.
 ///
-/// What a caller expects to happen is answered as a value; everything else throws StorageError.
+/// What a caller expects to happen is answered as a value; everything else throws StorageError, or
+/// std::bad_alloc. The next call works then as after any other error.
 /// A task that is asked to stop throws std::errc::operation_canceled where its result has no status
 /// for that, and leaves no lock and no operation behind.
 /// Views passed to an operation live until its await returns; ids and metadata are taken by value.

@@ -66,7 +66,7 @@ void CommitThread::watch_log() {
 std::chrono::nanoseconds CommitThread::turn() {
   const TimePoint now = environment_.now();
   if (now < not_before_) return not_before_ - now;
-  for (DatabaseRequest* request : queue_.take_all()) group_.push_back(request);
+  queue_.take_all(group_);
   if (group_.empty()) return k_until_woken;
   const TimePoint began = environment_.now();
   try {
@@ -77,8 +77,9 @@ std::chrono::nanoseconds CommitThread::turn() {
     commit_group();
   } catch (...) {
     fail_group(std::current_exception());
+    roll_back();
   }
-  answer(std::exchange(group_, {}));
+  answer(group_);
   not_before_ = environment_.now() + pause_after(environment_.now() - began);
   return 0ns;
 }
@@ -113,12 +114,11 @@ bool CommitThread::prepare_log() {
 }
 
 void CommitThread::give_up(TimePoint now) {
-  Group late;
-  while (!group_.empty() && now - group_.front()->queued_at >= options_.commit_timeout) {
-    late.push_back(group_.front());
-    group_.pop_front();
-    late.back()->error = std::make_exception_ptr(
+  RequestList late;
+  while (!group_.empty() && now - group_.front().queued_at >= options_.commit_timeout) {
+    group_.front().error = std::make_exception_ptr(
         StorageError(Errc::busy, "commit", "", "another process kept the database locked"));
+    late.splice(late.end(), group_, group_.begin());
   }
   answer(late);
 }
@@ -130,7 +130,7 @@ void CommitThread::commit_group() {
   }
   try {
     note_other_writers();
-    for (DatabaseRequest* request : group_) execute(*request);
+    for (DatabaseRequest& request : group_) execute(request);
     commit();
   } catch (const SqliteError& error) {
     const std::exception_ptr failure = std::current_exception();
@@ -155,9 +155,7 @@ void CommitThread::execute(DatabaseRequest& request) {
   request.error = nullptr;
   try {
     request.execute(*rows_);
-  } catch (const SqliteError&) {
-    throw;  // What SQLite cannot do fails the group.
-  } catch (...) {
+  } catch (const StorageError&) {
     request.error = std::current_exception();
   }
 }
@@ -176,41 +174,46 @@ void CommitThread::roll_back() {
   if (!rows_->database().in_transaction()) return;
   try {
     rows_->database().exec("ROLLBACK");
-  } catch (const SqliteError&) {
+  } catch (...) {
     failed_ = true;
   }
 }
 
 void CommitThread::retry_deletes(const std::exception_ptr& failure) {
-  Group others;
-  for (DatabaseRequest* request : std::exchange(group_, {})) {
+  RequestList others;
+  for (auto next = group_.begin(); next != group_.end();) {
+    const auto request = next++;
     request->error = failure;
-    (request->frees_space ? group_ : others).push_back(request);
+    if (!request->frees_space) others.splice(others.end(), group_, request);
   }
   if (!group_.empty() && options_.release_reserve()) {
     try {
       if (!begin()) throw StorageError(Errc::busy, "commit", "", "others use the full disk's log");
-      for (DatabaseRequest* request : group_) execute(*request);
+      for (DatabaseRequest& request : group_) execute(request);
       commit();
     } catch (...) {
       fail_group(std::current_exception());
       roll_back();
     }
   }
-  group_.insert(group_.end(), others.begin(), others.end());
+  group_.splice(group_.end(), others);
 }
 
 void CommitThread::fail_group(const std::exception_ptr& error) {
-  for (DatabaseRequest* request : group_) request->error = error;
+  for (DatabaseRequest& request : group_) request.error = error;
 }
 
-void CommitThread::answer(const Group& group) {
+void CommitThread::answer(RequestList& requests) {
   const TimePoint now = environment_.now();
   {
     std::lock_guard lock(latency_mutex_);
-    for (const DatabaseRequest* request : group) latency_.record(now - request->queued_at);
+    for (const DatabaseRequest& request : requests) latency_.record(now - request.queued_at);
   }
-  for (DatabaseRequest* request : group) request->answer();
+  while (!requests.empty()) {
+    DatabaseRequest& request = requests.front();
+    requests.pop_front();
+    request.answer();
+  }
 }
 
 void CommitThread::note_other_writers() {

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -19,7 +18,7 @@ using OpenRows = std::function<UploadRows()>;
 /// that hundreds of offset commits share one sync (group commit). A request is answered only after
 /// the COMMIT of its group returned.
 ///
-/// A request whose work throws a StorageError fails alone. When SQLite fails, the group fails; a
+/// A request whose work throws a StorageError fails alone. Any other error fails the group; a
 /// COMMIT that failed may still have happened, so the connection is made anew and the log is
 /// checkpointed whole before the next group: after a failed sync the kernel may have dropped pages
 /// of the log that later commits would build on.
@@ -59,8 +58,6 @@ class CommitThread {
   void add_to(StorageStats& stats) const;
 
  private:
-  using Group = std::deque<DatabaseRequest*>;
-
   std::chrono::nanoseconds turn();
   /// Keeps the log's size in log_bytes_ after each commit.
   void watch_log();
@@ -80,7 +77,7 @@ class CommitThread {
   /// On a full disk: commits what frees space, fails the rest with `failure`.
   void retry_deletes(const std::exception_ptr& failure);
   void fail_group(const std::exception_ptr& error);
-  void answer(const Group& group);
+  void answer(RequestList& requests);
   void note_other_writers();
   std::chrono::nanoseconds pause_after(std::chrono::nanoseconds held) const;
 
@@ -90,7 +87,7 @@ class CommitThread {
   std::unique_ptr<UploadRows> rows_;
   bool failed_ = false;  // A COMMIT did: no group before a new connection and a whole checkpoint.
   RequestQueue queue_;
-  Group group_;
+  RequestList group_;                        // Of the present transaction.
   TimePoint not_before_ = TimePoint::min();  // The write lock is left free until then.
   std::int64_t data_version_ = 0;
   TimePoint others_seen_at_ = TimePoint::min();

@@ -32,10 +32,10 @@ std::uint64_t bytes_to_reserve(const NewUpload& upload) {
 bool is_ambiguous(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
-  } catch (const SqliteError&) {
-    return true;
-  } catch (...) {  // It was refused, or never tried.
+  } catch (const std::system_error&) {  // It was refused, or never tried.
     return false;
+  } catch (...) {
+    return true;
   }
 }
 

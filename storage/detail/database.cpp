@@ -17,6 +17,7 @@ namespace tidemark::detail {
 namespace {
 
 std::string describe(sqlite3* db, int code, std::string_view action) {
+  if ((code & 0xff) == SQLITE_NOMEM) throw std::bad_alloc();
   std::string text(action);
   text.append(": ").append(sqlite3_errstr(code));
   if (db == nullptr) {

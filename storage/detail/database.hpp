@@ -22,7 +22,8 @@ namespace tidemark::detail {
 /// system refused something, its own.
 class SqliteError : public std::runtime_error {
  public:
-  /// Describes the call on `db` that has just failed with `code`; `db` may be null.
+  /// Describes the call on `db` that has just failed with `code`; `db` may be null. Throws
+  /// std::bad_alloc in its place when the failure was that.
   SqliteError(sqlite3* db, int code, std::string_view action);
 
   /// The extended result code, such as SQLITE_IOERR_FSYNC.

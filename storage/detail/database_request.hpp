@@ -2,12 +2,13 @@
 
 #include <concepts>
 #include <coroutine>
-#include <deque>
 #include <exception>
 #include <mutex>
 #include <optional>
 #include <type_traits>
 #include <variant>
+
+#include <boost/intrusive/list.hpp>
 
 #include <tidemark/engine/task.hpp>
 #include <tidemark/storage/detail/upload_rows.hpp>
@@ -15,7 +16,7 @@
 namespace tidemark::detail {
 
 /// Work on the database that a task waits for; it lives in the task's frame.
-class DatabaseRequest {
+class DatabaseRequest : public boost::intrusive::list_base_hook<> {
  public:
   /// On the database's thread. May be called again when its transaction was rolled back.
   virtual void execute(UploadRows& rows) = 0;
@@ -25,6 +26,7 @@ class DatabaseRequest {
 
   std::exception_ptr error;  // What the awaiting task throws in place of a result.
   bool frees_space = false;  // Worth another try when the disk is full: it deletes.
+  bool is_busy = false;      // A read met a locked database.
   TimePoint queued_at;
   PromiseBase* awaiter = nullptr;
 
@@ -32,19 +34,23 @@ class DatabaseRequest {
   ~DatabaseRequest() = default;
 };
 
+/// In the order of their coming; it owns none, and allocates nothing.
+using RequestList = boost::intrusive::list<DatabaseRequest>;
+
 /// Requests on their way to a database thread. Thread-safe.
 class RequestQueue {
  public:
   /// True when the queue was empty: the thread has to be woken.
   bool push(DatabaseRequest& request) {
     std::lock_guard lock(mutex_);
-    requests_.push_back(&request);
+    requests_.push_back(request);
     return requests_.size() == 1;
   }
 
-  std::deque<DatabaseRequest*> take_all() {
+  /// Moves them to the end of `to`.
+  void take_all(RequestList& to) {
     std::lock_guard lock(mutex_);
-    return std::exchange(requests_, {});
+    to.splice(to.end(), requests_);
   }
 
   std::size_t size() const {
@@ -54,7 +60,7 @@ class RequestQueue {
 
  private:
   mutable std::mutex mutex_;
-  std::deque<DatabaseRequest*> requests_;
+  RequestList requests_;
 };
 
 /// Awaits `work(rows)` on a database thread. It is queued at once and runs to its end: a stop of

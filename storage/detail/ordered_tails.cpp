@@ -12,10 +12,7 @@ namespace tidemark::detail {
 namespace {
 
 Task<void> sleep(std::chrono::nanoseconds duration) {
-  try {
-    co_await sleep_for(duration);
-  } catch (const std::system_error&) {  // Earlier, then.
-  }
+  co_await sleep_for(duration);
 }
 
 }  // namespace
@@ -29,8 +26,12 @@ Task<AppendResult> OrderedTails::append(UploadId id, std::uint64_t offset,
 }
 
 OrderedTails::TailPtr OrderedTails::tail_of(const UploadId& id) {
-  TailPtr& tail = tails_[id];
-  if (!tail) tail = std::make_shared<Tail>(id);
+  const auto at = tails_.find(id);
+  if (at != tails_.end()) return at->second;
+  auto tail = std::make_shared<Tail>(id);
+  // All that the settling needs is there before the tail is.
+  store_.core.endings.spawn(pause_and_settle(*this, tail, settle_tail(*this, tail)));
+  tails_.emplace(id, tail);
   return tail;
 }
 
@@ -58,14 +59,12 @@ Task<std::optional<AppendResult>> OrderedTails::append_to(TailPtr tail, std::uin
     error = std::current_exception();
   }
   if (error && session.has_ended()) forget(*tail);
-  if (error) {
-    if (!session.has_ended()) settle_later(tail);
-    std::rethrow_exception(error);
-  }
+  if (error) std::rethrow_exception(error);
   if (session.has_ended() || session.is_complete()) co_return co_await end(*tail);
   session.note_answered();
   store_.core.turns.note_move(tail->id);
-  settle_later(tail);
+  const bool many = tails_.size() > k_max_tails;
+  if (many || session.uncommitted_bytes() >= k_settle_bytes) tail->early.request_stop();
   co_return AppendResult{AppendStatus::committed, session.offset(), false};
 }
 
@@ -98,27 +97,23 @@ void OrderedTails::forget(Tail& tail) {
   tails_.erase(tail.id);
 }
 
-void OrderedTails::settle_later(const TailPtr& tail) {
-  if (!std::exchange(tail->timed, true)) {
-    store_.core.endings.spawn(pause_and_settle(*this, tail));
+Task<void> OrderedTails::pause_and_settle(OrderedTails& tails, TailPtr tail, Task<void> settling) {
+  try {
+    co_await with_stop(sleep(k_settle_after), tail->early.get_token());
+  } catch (const std::exception&) {  // Earlier, then.
   }
-  const bool many = tails_.size() > k_max_tails;
-  if (many || tail->session->uncommitted_bytes() >= k_settle_bytes) tail->early.request_stop();
-}
-
-Task<void> OrderedTails::pause_and_settle(OrderedTails& tails, TailPtr tail) {
-  co_await with_stop(sleep(k_settle_after), tail->early.get_token());
-  co_await without_stop(settle_tail(tails, tail));
+  try {
+    co_await without_stop(std::move(settling));
+  } catch (const std::exception& error) {  // Who needs the upload next tries again.
+    tails.store_.environment().log(LogLevel::error, error.what());
+  }
 }
 
 Task<void> OrderedTails::settle_tail(OrderedTails& tails, TailPtr tail) {
   const AsyncMutex::Guard guard = co_await tail->mutex.lock();
-  if (tail->over || !tail->session) co_return;
-  try {
-    co_await tails.end(*tail);
-  } catch (const std::exception& error) {
-    tails.store_.environment().log(LogLevel::error, error.what());
-  }
+  if (tail->over) co_return;
+  if (!tail->session) co_return tails.forget(*tail);
+  co_await tails.end(*tail);
 }
 
 std::optional<std::uint64_t> OrderedTails::offset_of(const UploadId& id) const {
@@ -132,7 +127,11 @@ Task<void> OrderedTails::settle(UploadId id) {
   const auto at = tails_.find(id);
   if (at == tails_.end()) co_return;
   const TailPtr tail = at->second;
-  co_await without_stop(settle_tail(*this, tail));
+  try {
+    co_await without_stop(settle_tail(*this, tail));
+  } catch (const std::exception& error) {  // What is asked for next meets what is wrong.
+    store_.environment().log(LogLevel::error, error.what());
+  }
 }
 
 Task<void> OrderedTails::settle_all() {

@@ -44,7 +44,6 @@ class OrderedTails {
     AsyncMutex mutex;  // One append at a time, or the settling.
     std::shared_ptr<WriteSession> session;
     bool over = false;
-    bool timed = false;
     std::stop_source early;  // Ends the pause before the settling.
   };
   using TailPtr = std::shared_ptr<Tail>;
@@ -54,9 +53,8 @@ class OrderedTails {
                                               std::span<const std::byte> bytes);
   Task<void> open(Tail& tail, std::uint64_t offset);
   Task<AppendResult> end(Tail& tail);
-  void settle_later(const TailPtr& tail);
   static Task<void> settle_tail(OrderedTails& tails, TailPtr tail);
-  static Task<void> pause_and_settle(OrderedTails& tails, TailPtr tail);
+  static Task<void> pause_and_settle(OrderedTails& tails, TailPtr tail, Task<void> settling);
   void forget(Tail& tail);
 
   Store& store_;

@@ -27,50 +27,52 @@ void ReadThread::enqueue(DatabaseRequest& request) {
 }
 
 std::chrono::nanoseconds ReadThread::turn() {
-  for (DatabaseRequest* request : queue_.take_all()) waiting_.push_back(request);
+  queue_.take_all(waiting_);
   if (waiting_.empty()) return k_until_woken;
-  const std::deque<DatabaseRequest*> requests = std::exchange(waiting_, {});
-  const std::vector<bool> busy = read(requests);
+  read(waiting_);
   const TimePoint now = environment_.now();
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    if (busy[i] && now - requests[i]->queued_at < busy_timeout_) {
-      waiting_.push_back(requests[i]);
+  for (auto next = waiting_.begin(); next != waiting_.end();) {
+    DatabaseRequest& request = *next;
+    if (request.is_busy && now - request.queued_at < busy_timeout_) {
+      ++next;
     } else {
-      requests[i]->answer();
+      next = waiting_.erase(next);
+      request.answer();
     }
   }
   return waiting_.empty() ? 0ns : k_busy_pause;
 }
 
-std::vector<bool> ReadThread::read(const std::deque<DatabaseRequest*>& requests) {
-  std::vector<bool> busy(requests.size());
+void ReadThread::read(RequestList& requests) {
   try {
     if (rows_.database().in_transaction()) rows_.database().exec("ROLLBACK");
     rows_.database().exec("BEGIN");
-  } catch (const SqliteError&) {
-    for (DatabaseRequest* request : requests) request->error = std::current_exception();
-    return busy;
+  } catch (...) {
+    for (DatabaseRequest& request : requests) {
+      request.error = std::current_exception();
+      request.is_busy = false;
+    }
+    return;
   }
   const bool moved = rows_.has_moved();
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    DatabaseRequest* const request = requests[i];
-    request->error = nullptr;
+  for (DatabaseRequest& request : requests) {
+    request.error = nullptr;
+    request.is_busy = false;
     try {
       if (moved) throw StorageError(Errc::corrupt, "read", "", "the database file was replaced");
-      request->execute(rows_);
+      request.execute(rows_);
     } catch (const SqliteError& error) {
-      busy[i] = error.primary_code() == SQLITE_BUSY;
-      request->error = std::current_exception();
+      request.is_busy = error.primary_code() == SQLITE_BUSY;
+      request.error = std::current_exception();
     } catch (...) {
-      request->error = std::current_exception();
+      request.error = std::current_exception();
     }
   }
   try {
     if (rows_.database().in_transaction()) rows_.database().exec("COMMIT");
-  } catch (const SqliteError&) {  // On damaged pages even that can fail.
+  } catch (...) {  // On damaged pages even that can fail.
     sqlite3_exec(rows_.database().handle(), "ROLLBACK", nullptr, nullptr, nullptr);
   }
-  return busy;
 }
 
 }  // namespace tidemark::detail

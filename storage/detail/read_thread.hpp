@@ -31,15 +31,15 @@ class ReadThread {
 
  private:
   std::chrono::nanoseconds turn();
-  /// Which of them found the database locked.
-  std::vector<bool> read(const std::deque<DatabaseRequest*>& requests);
+  /// In one transaction.
+  void read(RequestList& requests);
 
   Environment& environment_;
   const std::chrono::nanoseconds busy_timeout_;
   UploadRows rows_;
   RequestQueue queue_;
-  std::deque<DatabaseRequest*> waiting_;  // Taken from the queue, not yet answered.
-  std::unique_ptr<TurnThread> thread_;    // Last: its turns use the members above.
+  RequestList waiting_;                 // Taken from the queue, not yet answered.
+  std::unique_ptr<TurnThread> thread_;  // Last: its turns use the members above.
 };
 
 }  // namespace tidemark::detail

@@ -92,8 +92,9 @@ Task<bool> WriteSession::write(Buffer buffer) {
     co_await without_stop(finish(AppendStatus::canceled, options_.checksum == nullptr));
     co_return false;
   }
-  in_flight_bytes_ = buffer.size();
+  const std::size_t size = buffer.size();
   core_.endings.spawn(write_behind(shared_from_this(), std::move(step), std::move(buffer)));
+  in_flight_bytes_ = size;  // It begins after this.
   co_return true;
 }
 
@@ -102,6 +103,7 @@ Task<void> WriteSession::write_behind(std::shared_ptr<WriteSession> session, Asy
   try {
     co_await session->write_all(buffer.bytes());
   } catch (...) {  // The session keeps it for the next operation.
+    if (!session->has_ended()) session->fail();
   }
   session->in_flight_bytes_ = 0;
   step.unlock();
@@ -169,8 +171,8 @@ Task<AppendResult> WriteSession::close() {
   co_return *result_;
 }
 
-void WriteSession::abandon() {
-  core_.endings.spawn(end(shared_from_this(), AppendStatus::committed));
+Scope::Prepared WriteSession::prepare_abandoning() {
+  return core_.endings.prepare(end(shared_from_this(), AppendStatus::committed));
 }
 
 Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, AppendStatus status) {
@@ -179,13 +181,13 @@ Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, AppendStatus
   try {
     co_await session->finish(status, session->options_.checksum == nullptr);
   } catch (...) {  // The session keeps it for `close`, if that is still to come.
+    if (!session->has_ended()) session->fail();
   }
 }
 
 void WriteSession::on_taken_over() {
-  const std::shared_ptr<WriteSession> self = shared_from_this();
+  core_.endings.spawn(end(shared_from_this(), AppendStatus::taken_over));
   note_taken_over();
-  core_.endings.spawn(end(self, AppendStatus::taken_over));
 }
 
 void WriteSession::note_taken_over() {

@@ -67,8 +67,9 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   /// none of it back.
   void note_answered() { answered_ = written_; }
 
-  /// A close that nobody waits for.
-  void abandon();
+  /// A close that nobody waits for, prepared because a destructor asks for it.
+  Scope::Prepared prepare_abandoning();
+  void abandon(const Scope::Prepared& prepared) noexcept { core_.endings.spawn(prepared); }
 
  protected:
   const UploadId& id() const { return id_; }

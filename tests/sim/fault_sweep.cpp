@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "allocations.hpp"
 #include "judge.hpp"
 #include "server.hpp"
 #include "sim_vfs.hpp"
@@ -14,8 +15,8 @@
 namespace tidemark::sim {
 namespace {
 
-constexpr std::uint64_t k_max_calls = 1000;  // No operation here needs more.
-constexpr std::uint64_t k_begin = 5000;      // Where the uploads stand at the start.
+constexpr std::uint64_t k_most_faults = 20'000;  // No operation here passes so many.
+constexpr std::uint64_t k_begin = 5000;          // Where the uploads stand at the start.
 constexpr std::uint64_t k_length = 20'000;
 
 const Piece k_piece{0, k_length, 1};
@@ -164,20 +165,30 @@ Task<void> go_on(Executor&, Service service) {
   co_await service.urls.set_url("after", "http://host/after");
 }
 
-class Trial {
- public:
-  Trial(const Case& each, std::uint64_t call, bool persistent)
-      : case_(each), call_(call), persistent_(persistent) {}
+enum class Kind { call, allocation };
 
-  /// False when the operation passed before the call that was to fail.
-  bool run();
+/// One of the operation's calls of the system, or of its allocations, and perhaps all after it.
+struct Fault {
+  Kind kind = Kind::call;
+  std::uint64_t number = 0;
+  bool persistent = false;
 
- private:
-  void check_error(const std::exception_ptr& error) const;
-
-  const Case& case_;
-  const std::uint64_t call_;
-  const bool persistent_;
+  void arm(Machine& machine) const {
+    if (kind == Kind::call) machine.fail_call(number, persistent);
+    if (kind == Kind::allocation) Allocations::fail(number, persistent);
+  }
+  /// Whether it came to be.
+  bool disarm(Machine& machine) const {
+    const bool has_failed =
+        kind == Kind::call ? machine.has_failed_call() : Allocations::have_failed();
+    machine.fail_call(0, false);
+    Allocations::fail(0, false);
+    return has_failed;
+  }
+  std::string text() const {
+    return (kind == Kind::call ? "call " : "allocation ") + std::to_string(number) +
+           (persistent ? " and all after it" : "");
+  }
 };
 
 /// What the operation throws; null: nothing.
@@ -192,8 +203,8 @@ std::exception_ptr outcome(Server& server, Act act) {
 }
 
 /// Opening the storage, on a disk that has one.
-bool try_open(std::uint64_t call, bool persistent) {
-  Random random(call);
+bool try_open(const Fault& fault) {
+  Random random(fault.number);
   Disk disk;
   Machine machine(disk, random, {});
   disk.create("/sim", true, machine.system_now());
@@ -205,11 +216,10 @@ bool try_open(std::uint64_t call, bool persistent) {
   }
   {
     Server second(machine);
-    machine.fail_call(call, persistent);
+    fault.arm(machine);
     second.open();
   }
-  const bool has_failed = machine.has_failed_call();
-  machine.fail_call(0, false);
+  const bool has_failed = fault.disarm(machine);
   Server third(machine);
   if (!third.open()) throw Violation("it does not open again");
   for (const Act act : {check_kept, go_on}) {
@@ -218,17 +228,28 @@ bool try_open(std::uint64_t call, bool persistent) {
   return has_failed;
 }
 
-void Trial::check_error(const std::exception_ptr& error) const {
+void check_error(const std::exception_ptr& error, Kind kind) {
   if (!error) return;
   try {
     std::rethrow_exception(error);
   } catch (const StorageError& failure) {
     if (failure.code() != Errc::io_error) throw Violation(std::string("says: ") + failure.what());
+  } catch (const std::bad_alloc&) {
+    if (kind != Kind::allocation) throw;
   }
 }
 
-bool Trial::run() {
-  Random random(call_);
+/// Bytes of others that may be lost are given up until the storage is opened anew.
+bool is_given_up(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& thrown) {
+    return std::string_view(thrown.what()).find("may be lost") != std::string_view::npos;
+  }
+}
+
+bool try_operation(Act act, const Fault& fault) {
+  Random random(fault.number);
   Disk disk;
   Machine machine(disk, random, {});
   disk.create("/sim", true, machine.system_now());
@@ -236,34 +257,37 @@ bool Trial::run() {
   Server server(machine);
   if (!server.open()) throw Violation("it does not open");
   if (const auto error = outcome(server, set_up)) std::rethrow_exception(error);
-  machine.fail_call(call_, persistent_);
-  check_error(outcome(server, case_.act));
-  const bool has_failed = machine.has_failed_call();
-  machine.fail_call(0, false);
-  if (const auto error = outcome(server, check_kept)) std::rethrow_exception(error);
-  if (outcome(server, go_on)) {
-    // Bytes that may be lost are given up until the storage is opened anew.
+  fault.arm(machine);
+  const std::exception_ptr error = outcome(server, act);
+  const bool has_failed = fault.disarm(machine);
+  check_error(error, fault.kind);
+  if (const auto lost = outcome(server, check_kept)) std::rethrow_exception(lost);
+  if (const auto stuck = outcome(server, go_on)) {
+    if (!is_given_up(stuck)) std::rethrow_exception(stuck);
     Server next(machine);
     if (!next.open()) throw Violation("it does not open again");
-    if (const auto error = outcome(next, go_on)) std::rethrow_exception(error);
+    if (const auto still = outcome(next, go_on)) std::rethrow_exception(still);
   }
   return has_failed;
 }
 
-/// `trial` tells whether the call that was to fail came to be.
-void try_each_call(FaultSweep& sweep, const char* name,
-                   const std::function<bool(std::uint64_t call, bool persistent)>& trial) {
+/// `trial` tells whether the fault came to be.
+void try_each(FaultSweep& sweep, const char* name,
+              const std::function<bool(const Fault& fault)>& trial) {
   ++sweep.operations;
-  for (const bool persistent : {false, true}) {
-    for (std::uint64_t call = 1; call < k_max_calls; ++call) {
-      try {
-        if (!trial(call, persistent)) break;
-      } catch (const std::exception& error) {
-        ++sweep.violations;
-        std::printf("%s, call %ju%s: %s\n", name, static_cast<std::uintmax_t>(call),
-                    persistent ? " and all after it" : "", error.what());
+  for (const Kind kind : {Kind::call, Kind::allocation}) {
+    for (const bool persistent : {false, true}) {
+      for (Fault fault{kind, 1, persistent};; ++fault.number) {
+        try {
+          if (!trial(fault)) break;
+          if (fault.number == k_most_faults) throw Violation("it never passes clean");
+        } catch (const std::exception& error) {
+          ++sweep.violations;
+          std::printf("%s, %s: %s\n", name, fault.text().c_str(), error.what());
+        }
+        ++sweep.faults;
+        if (fault.number == k_most_faults) break;
       }
-      ++sweep.faults;
     }
   }
 }
@@ -271,13 +295,13 @@ void try_each_call(FaultSweep& sweep, const char* name,
 }  // namespace
 
 FaultSweep run_fault_sweep() {
+  Allocations::watch_sqlite();
   FaultSweep sweep;
   for (const Case& each : k_cases) {
-    try_each_call(sweep, each.name, [&each](std::uint64_t call, bool persistent) {
-      return Trial(each, call, persistent).run();
-    });
+    try_each(sweep, each.name,
+             [&each](const Fault& fault) { return try_operation(each.act, fault); });
   }
-  try_each_call(sweep, "open and close", try_open);
+  try_each(sweep, "open and close", try_open);
   return sweep;
 }
 

@@ -11,8 +11,9 @@ struct FaultSweep {
 };
 
 /// For each operation of the storage and the URL store: lets its first call of the system fail, its
-/// second, and so on, once and for good, until it passes clean. What fails says so with the right
-/// code, keeps what was there, and lets the next call work. Prints each violation.
+/// second, and so on, once and for good, until it passes clean; then its allocations in the same
+/// way. What fails says so with the right code, keeps what was there, and lets the next call work.
+/// Prints each violation. SQLite was not used before.
 FaultSweep run_fault_sweep();
 
 }  // namespace tidemark::sim

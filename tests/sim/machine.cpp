@@ -6,6 +6,7 @@
 
 #include <tidemark/engine/assert.hpp>
 
+#include "allocations.hpp"
 #include "sim_driver.hpp"
 
 namespace tidemark::sim {
@@ -127,7 +128,10 @@ void Machine::run_turn(Thread& thread) {
   thread.woken = false;
   thread.due = TimePoint::max();
   if (thread.process.is_killed()) shared_state->freeze();
-  const std::chrono::nanoseconds pause = thread.turn();
+  const std::chrono::nanoseconds pause = [&] {
+    const Allocations::Scope counted(true);
+    return thread.turn();
+  }();
   if (thread.process.is_killed()) shared_state->thaw();
   running_ = nullptr;
   running_process_ = nullptr;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "allocations.hpp"
 #include "machine.hpp"
 #include "sim_driver.hpp"
 
@@ -28,6 +29,7 @@ std::uint64_t Process::random() {
 }
 
 void Process::log(LogLevel, std::string_view line) {
+  const Allocations::Scope own(false);
   machine_.log(line);
 }
 
@@ -40,10 +42,12 @@ void Process::set_direct(int fd, bool direct) {
 }
 
 std::unique_ptr<TurnThread> Process::start_thread(const std::string&, Turn turn) {
+  const Allocations::Scope own(false);
   return machine_.start_thread(*this, std::move(turn));
 }
 
 std::unique_ptr<Driver> Process::make_driver(const DriverOptions&) {
+  const Allocations::Scope own(false);
   return std::make_unique<SimDriver>(machine_, *this);
 }
 

@@ -27,6 +27,8 @@ Server::Server(Machine& machine) : Program(machine), machine_(machine) {}
 Server::~Server() {
   if (storage_ == nullptr) return;
   run("close", storage_->close(std::chrono::seconds(machine_.chance().below(10))));
+  // What a close that failed has left open is closed now.
+  machine_.run_as(process(), [&] { storage_.reset(); });
 }
 
 bool Server::open() {
@@ -38,7 +40,7 @@ bool Server::open() {
   try {
     storage_ = detail::TaskAccess::promise(*opened).take();
     urls_ = std::make_unique<FileURLStorage>(engine(), "/sim/urls.json");
-  } catch (const std::system_error& error) {
+  } catch (const std::exception& error) {
     machine_.log(error.what());
   }
   return storage_ != nullptr;

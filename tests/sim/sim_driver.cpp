@@ -8,6 +8,8 @@
 
 #include <tidemark/engine/assert.hpp>
 
+#include "allocations.hpp"
+
 namespace tidemark::sim {
 
 using namespace std::chrono_literals;
@@ -31,6 +33,7 @@ std::chrono::nanoseconds SimDriver::delay() {
 
 bool SimDriver::submit(Operation& operation) {
   using Kind = Operation::Kind;
+  const Allocations::Scope own(false);
   ++stats_.submitted;
   const bool may_be_quick = operation.kind == Kind::lock || operation.kind == Kind::stat;
   if (may_be_quick && machine_.chance().once_in(2)) {
@@ -88,6 +91,7 @@ void SimDriver::die() {
 }
 
 void SimDriver::cancel(Operation& operation) {
+  const Allocations::Scope own(false);
   const auto at = in_flight_.find(&operation);
   if (at == in_flight_.end() || at->second.has_effect || machine_.chance().once_in(2)) return;
   machine_.forget(at->second.event);

@@ -8,6 +8,8 @@
 
 #include <tidemark/engine/assert.hpp>
 
+#include "allocations.hpp"
+
 namespace tidemark::sim {
 namespace {
 
@@ -25,6 +27,7 @@ SimVfs::SimVfs(Machine& machine, const char* own_name) : machine_(machine) {
   vfs_.xOpen = &SimVfs::open;
   vfs_.xDelete = &SimVfs::remove;
   vfs_.xAccess = [](sqlite3_vfs* vfs, const char* name, int, int* out) {
+    const Allocations::Scope own(false);
     *out = of(vfs).machine_.disk().find(name) != nullptr ? 1 : 0;
     return of(vfs).machine_.running_process().is_dead() ? SQLITE_IOERR_ACCESS : SQLITE_OK;
   };
@@ -82,6 +85,7 @@ SimVfs& SimVfs::of(sqlite3_vfs* vfs) {
 }
 
 int SimVfs::open(sqlite3_vfs* vfs, sqlite3_filename name, sqlite3_file* file, int flags, int* out) {
+  const Allocations::Scope own(false);
   SimVfs& self = of(vfs);
   Machine& machine = self.machine_;
   Process& process = machine.running_process();
@@ -108,6 +112,7 @@ int SimVfs::open(sqlite3_vfs* vfs, sqlite3_filename name, sqlite3_file* file, in
 }
 
 int SimVfs::remove(sqlite3_vfs* vfs, const char* name, int sync_folder) {
+  const Allocations::Scope own(false);
   Machine& machine = of(vfs).machine_;
   if (!machine.step(machine.running_process()) || machine.call_fails()) {
     return SQLITE_IOERR_DELETE;
@@ -132,6 +137,7 @@ int SimVfs::read(Handle& handle, void* to, int size, sqlite3_int64 at) {
 }
 
 int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) {
+  const Allocations::Scope own(false);
   if (handle.process->is_dead()) return SQLITE_IOERR_WRITE;
   if (handle.is_scratch) return SQLITE_OK;
   if (!machine_.step(*handle.process) || machine_.call_fails()) return SQLITE_IOERR_WRITE;
@@ -143,6 +149,7 @@ int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) 
 }
 
 int SimVfs::sync(Handle& handle) {
+  const Allocations::Scope own(false);
   if (!machine_.step(*handle.process) || machine_.call_fails()) return SQLITE_IOERR_FSYNC;
   if (machine_.fails(machine_.faults().failed_sync)) {
     machine_.disk().lose_pending(*handle.file, machine_.chance());
@@ -156,6 +163,7 @@ int SimVfs::sync(Handle& handle) {
 }
 
 int SimVfs::lock(Handle& handle, int level) {
+  const Allocations::Scope own(false);
   if (handle.process->is_dead()) return SQLITE_IOERR_LOCK;
   DatabaseLocks& locks = locks_[handle.file.get()];
   const auto other = [&](const Handle* owner) { return owner != nullptr && owner != &handle; };
@@ -177,6 +185,7 @@ int SimVfs::lock(Handle& handle, int level) {
 }
 
 int SimVfs::unlock(Handle& handle, int level) {
+  const Allocations::Scope own(false);
   DatabaseLocks& locks = locks_[handle.file.get()];
   for (const Handle** owner : {&locks.reserved, &locks.pending, &locks.exclusive}) {
     if (*owner == &handle) *owner = nullptr;
@@ -187,6 +196,7 @@ int SimVfs::unlock(Handle& handle, int level) {
 }
 
 int SimVfs::lock_memory(Handle& handle, int first, int count, int flags) {
+  const Allocations::Scope own(false);
   if (handle.process->is_dead()) return SQLITE_IOERR_SHMLOCK;
   SharedMemory& memory = *handle.memory;
   const bool shared = (flags & SQLITE_SHM_SHARED) != 0;
@@ -216,6 +226,7 @@ int SimVfs::lock_memory(Handle& handle, int first, int count, int flags) {
 }
 
 int SimVfs::map_memory(Handle& handle, int region, int size, bool extend, void volatile** out) {
+  const Allocations::Scope own(false);
   *out = nullptr;
   if (handle.process->is_dead()) return SQLITE_IOERR_SHMMAP;
   if (handle.memory == nullptr) {
@@ -260,6 +271,7 @@ const sqlite3_io_methods& SimVfs::methods() {
       return of(file).vfs->write(of(file), from, size, at);
     };
     m.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
+      const Allocations::Scope own(false);
       Machine& machine = of(file).vfs->machine_;
       if (!machine.step(*of(file).process) || machine.call_fails()) return SQLITE_IOERR_TRUNCATE;
       machine.disk().truncate(*of(file).file, static_cast<std::uint64_t>(size));
@@ -273,6 +285,7 @@ const sqlite3_io_methods& SimVfs::methods() {
     m.xLock = [](sqlite3_file* file, int level) { return of(file).vfs->lock(of(file), level); };
     m.xUnlock = [](sqlite3_file* file, int level) { return of(file).vfs->unlock(of(file), level); };
     m.xCheckReservedLock = [](sqlite3_file* file, int* out) {
+      const Allocations::Scope own(false);
       const DatabaseLocks& locks = of(file).vfs->locks_[of(file).file.get()];
       *out = locks.reserved != nullptr || locks.pending != nullptr ? 1 : 0;
       return SQLITE_OK;

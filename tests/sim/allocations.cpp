@@ -1,0 +1,72 @@
+#include "allocations.hpp"
+
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+#include <sqlite3.h>
+
+namespace tidemark::sim {
+namespace {
+
+bool counted = false;
+std::uint64_t count = 0;
+std::uint64_t failing = 0;
+bool is_persistent = false;
+
+bool fails() {
+  if (!counted) return false;
+  ++count;
+  return failing != 0 && (count == failing || (is_persistent && count > failing));
+}
+
+sqlite3_mem_methods under;
+
+}  // namespace
+
+void Allocations::watch_sqlite() {
+  if (sqlite3_config(SQLITE_CONFIG_GETMALLOC, &under) != SQLITE_OK) {
+    throw std::runtime_error("SQLite was in use before");
+  }
+  sqlite3_mem_methods own = under;
+  own.xMalloc = [](int size) { return fails() ? nullptr : under.xMalloc(size); };
+  own.xRealloc = [](void* memory, int size) {
+    return fails() ? nullptr : under.xRealloc(memory, size);
+  };
+  if (sqlite3_config(SQLITE_CONFIG_MALLOC, &own) != SQLITE_OK) {
+    throw std::runtime_error("SQLite was in use before");
+  }
+}
+
+void Allocations::fail(std::uint64_t number, bool persistent) {
+  count = 0;
+  failing = number;
+  is_persistent = persistent;
+}
+
+bool Allocations::have_failed() {
+  return failing != 0 && count >= failing;
+}
+
+Allocations::Scope::Scope(bool is_counted) : before_(std::exchange(counted, is_counted)) {}
+
+Allocations::Scope::~Scope() {
+  counted = before_;
+}
+
+}  // namespace tidemark::sim
+
+// The other forms call these.
+void* operator new(std::size_t bytes) {
+  void* const memory = tidemark::sim::fails() ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+
+namespace tidemark::sim {
+
+/// The allocations of the code under test, with operator new and by SQLite: those in the turns that
+/// the machine runs, without the machine's own.
+///
+/// Thread safety: none; a simulated computer has one thread.
+class Allocations {
+ public:
+  /// Before the first use of SQLite.
+  static void watch_sqlite();
+  /// Lets this one from now on fail, the first being 1, or also all after it. 0: none.
+  static void fail(std::uint64_t number, bool persistent);
+  static bool have_failed();
+
+  /// While it lives, allocations are the code's under test, or are not.
+  class Scope {
+   public:
+    explicit Scope(bool counted);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    const bool before_;
+  };
+};
+
+}  // namespace tidemark::sim
