@@ -246,7 +246,8 @@ void Checker::check_row(const std::string& id, Upload& upload, const Row& row) {
   std::map<std::uint64_t, Piece> found;
   if (!check_bytes(id, upload, Bytes(*bytes).first(row.offset), found)) return;
   upload.known.merge(found);
-  upload.seeds.clear();  // Who has not written these bytes by now is gone.
+  upload.seeds.clear();  // Who has not written these bytes by now is gone,
+  upload.may_be_deleted = upload.may_be_released = false;  // as is who was about to remove them.
   upload.exists = true;
   upload.is_complete = is_complete;
   upload.offset = row.offset;

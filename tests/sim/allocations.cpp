@@ -12,14 +12,10 @@ namespace tidemark::sim {
 namespace {
 
 bool counted = false;
-std::uint64_t count = 0;
-std::uint64_t failing = 0;
-bool is_persistent = false;
+NthFault the_fault;
 
 bool fails() {
-  if (!counted) return false;
-  ++count;
-  return failing != 0 && (count == failing || (is_persistent && count > failing));
+  return counted && the_fault.fails();
 }
 
 sqlite3_mem_methods under;
@@ -40,14 +36,8 @@ void Allocations::watch_sqlite() {
   }
 }
 
-void Allocations::fail(std::uint64_t number, bool persistent) {
-  count = 0;
-  failing = number;
-  is_persistent = persistent;
-}
-
-bool Allocations::have_failed() {
-  return failing != 0 && count >= failing;
+NthFault& Allocations::fault() {
+  return the_fault;
 }
 
 Allocations::Scope::Scope(bool is_counted) : before_(std::exchange(counted, is_counted)) {}

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include "nth_fault.hpp"
 
 namespace tidemark::sim {
 
@@ -12,9 +12,7 @@ class Allocations {
  public:
   /// Before the first use of SQLite.
   static void watch_sqlite();
-  /// Lets this one from now on fail, the first being 1, or also all after it. 0: none.
-  static void fail(std::uint64_t number, bool persistent);
-  static bool have_failed();
+  static NthFault& fault();
 
   /// While it lives, allocations are the code's under test, or are not.
   class Scope {

@@ -109,10 +109,6 @@ BREAKS = {
         HELD,
         {"unsettled_ = may_be_spoken_of && !state_->completed();": "unsettled_ = false;"},
     ),
-    "discard_of_a_failed_insert_not_settled": (
-        "storage/detail/create_upload.cpp",
-        {"is_ambiguous(error)": "false && is_ambiguous(error)"},
-    ),
     "row_deleted_after_its_file": (
         "storage/detail/erase_upload.cpp",
         {
@@ -127,6 +123,10 @@ BREAKS = {
     "joined_file_not_synced": (
         "storage/detail/join_files.cpp",
         {"  co_await file.sync_data();\n": ""},
+    ),
+    "chunks_not_synced": (
+        "storage/detail/row_operations.cpp",
+        {"  hold.upload.found_bytes();\n  const OffsetMove": "  const OffsetMove"},
     ),
     "checksum_not_asked": (
         "storage/detail/write_session.cpp",

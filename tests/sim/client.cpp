@@ -5,67 +5,18 @@
 #include <utility>
 #include <vector>
 
-#include <tidemark/engine/stop.hpp>
-
+#include "client_steps.hpp"
 #include "client_support.hpp"
 
 namespace tidemark::sim {
-namespace {
 
-using namespace std::chrono_literals;
 using Presence = Upload::Presence;
-
-class Client {
- public:
-  Client(Life& life, Service service)
-      : life_(life), process_(service.process), storage_(service.storage), urls_(service.urls) {}
-
-  Task<void> step();
-
- private:
-  Random& chance() { return life_.machine.chance(); }
-  bool is_dead() const { return process_.is_dead(); }
-  /// One that may be there; null when there is none.
-  Upload* pick();
-  Upload* pick_complete();
-  Upload& use(Upload& upload);
-
-  Task<void> create();
-  Task<void> append();
-  Task<void> write();
-  Task<void> look();
-  Task<void> read();
-  Task<void> remove();
-  Task<void> concatenate();
-  Task<void> release();
-  Task<void> set_length();
-  Task<void> clean();
-  Task<void> back_up();
-  Task<void> use_urls();
-
-  /// What an answer says of an upload, unless the power is gone.
-  void note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
-            const AppendResult& result, Durability durability);
-  /// What was written before somebody ended the append is kept.
-  void check_kept(const Upload& upload, const Piece& piece, const AppendResult& result);
-  /// Whether an operation on `upload` may have failed so. Throws Violation when not.
-  void allow(Upload* upload, const std::system_error& error);
-  Task<void> choose();
-  template <class T>
-  Task<T> perhaps_stopped(Task<T> task);
-
-  Life& life_;
-  Process& process_;
-  SQLiteStorage& storage_;
-  FileURLStorage& urls_;
-  Presence presence_before_ = Presence::tried;  // Of the upload that was picked last.
-  std::vector<Upload*> used_;                   // By the present step.
-  Upload* failed_ = nullptr;                    // By the step before.
-};
 
 Upload* Client::pick() {
   std::vector<Upload*> all = life_.model.all();
-  std::erase_if(all, [](const Upload* upload) { return upload->presence == Presence::gone; });
+  std::erase_if(all, [](const Upload* upload) {
+    return upload->presence == Presence::gone || upload->is_private;
+  });
   if (all.empty()) return nullptr;
   // Who meets an error tries again.
   Upload* const failed = std::exchange(failed_, nullptr);
@@ -86,12 +37,6 @@ Upload* Client::pick_complete() {
     return upload->presence != Presence::there || !upload->complete;
   });
   return all.empty() ? nullptr : &use(*all[chance().below(all.size())]);
-}
-
-template <class T>
-Task<T> Client::perhaps_stopped(Task<T> task) {
-  if (!chance().once_in(8)) return task;
-  return with_timeout(std::move(task), std::chrono::microseconds(chance().below(5000)));
 }
 
 void Client::allow(Upload* upload, const std::system_error& error) {
@@ -267,6 +212,45 @@ Task<void> Client::write() {
   }
 }
 
+/// As an application does that commits by itself.
+Task<void> Client::write_chunks_to(Upload& upload) {
+  Metadata metadata;
+  co_await storage_.create_upload(upload.id, std::nullopt, std::move(metadata));
+  if (!is_dead() && upload.presence == Presence::tried) upload.presence = Presence::there;
+  std::vector<Piece> pieces;
+  std::uint64_t end = 0;
+  for (std::uint64_t i = chance().between(1, 4); i > 0; --i) {
+    const Piece piece{end, end + some_size(chance()), life_.model.new_seed()};
+    pieces.push_back(piece);
+    upload.tried.push_back(piece);
+    trace(life_, upload, "chunk " + text_of(piece));
+    const std::string bytes = piece.bytes();
+    co_await perhaps_stopped(storage_.write_chunk(upload.id, piece.from, as_bytes(bytes)));
+    end = piece.to;
+    if (chance().once_in(3)) co_await storage_.sync(upload.id);
+    if (chance().once_in(2)) continue;
+    if (chance().once_in(2)) {
+      co_await storage_.update_offset(upload.id, end);
+    } else {
+      const bool moved = co_await storage_.update_offset_atomic(upload.id, upload.durable, end);
+      if (!moved && !is_dead()) upload.fail("an offset that nobody else moves was not moved");
+    }
+    if (is_dead()) co_return;
+    for (const Piece& written : std::exchange(pieces, {})) upload.acknowledge(written);
+  }
+}
+
+Task<void> Client::write_chunks() {
+  Upload& upload = use(life_.model.add(chance()));
+  upload.is_private = true;
+  try {
+    co_await write_chunks_to(upload);
+  } catch (const std::system_error& error) {
+    allow(&upload, error);
+  }
+  upload.is_private = false;
+}
+
 Task<void> Client::look() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
@@ -307,149 +291,6 @@ Task<void> Client::read() {
   }
 }
 
-Task<void> Client::remove() {
-  Upload* const upload = pick();
-  if (upload == nullptr) co_return;
-  upload->presence = Presence::maybe_gone;
-  upload->may_be_deleted = true;
-  const bool was_being_made = upload->is_being_made;  // Then it may be deleted before it is made.
-  trace(life_, *upload, "delete");
-  try {
-    co_await perhaps_stopped(storage_.delete_upload(upload->id));
-    trace(life_, *upload, "deleted");
-    if (!is_dead() && !was_being_made) upload->note_deleted();
-  } catch (const std::system_error& error) {
-    allow(upload, error);
-  }
-}
-
-Task<void> Client::concatenate() {
-  std::vector<UploadId> parts;
-  std::vector<Upload*> sources;
-  for (std::uint64_t i = chance().between(1, 3); i > 0; --i) {
-    Upload* const part = pick_complete();
-    if (part == nullptr) co_return;
-    sources.push_back(part);
-    parts.emplace_back(part->id);
-  }
-  Upload& upload = use(life_.model.add(chance()));
-  upload.length = 0;
-  for (const Upload* const source : sources) {
-    std::vector<Piece> pieces = source->known;
-    pieces.insert(pieces.end(), source->tried.begin(), source->tried.end());
-    for (Piece piece : pieces) {
-      piece.from += *upload.length;
-      piece.to += *upload.length;
-      piece.shift += *upload.length;
-      upload.tried.push_back(piece);
-    }
-    *upload.length += *source->length;
-  }
-  if (*upload.length > k_max_length) {
-    upload.presence = Presence::gone;
-    co_return;
-  }
-  upload.is_being_made = true;
-  try {
-    Metadata metadata;
-    co_await perhaps_stopped(
-        storage_.concatenate(upload.id, std::move(parts), std::move(metadata)));
-    if (!is_dead()) {
-      if (upload.presence == Presence::tried) upload.presence = Presence::there;
-      upload.acknowledge_offset(*upload.length);
-      upload.complete = true;
-    }
-  } catch (const std::system_error& error) {
-    const bool part_left = std::ranges::any_of(
-        sources, [](const Upload* part) { return part->presence != Presence::there; });
-    if (error.code() != Errc::not_found || !part_left) allow(&upload, error);
-  }
-  upload.is_being_made = false;
-}
-
-Task<void> Client::release() {
-  Upload* const upload = pick_complete();
-  if (upload == nullptr) co_return;
-  upload->presence = Presence::maybe_gone;
-  upload->released_to = "/sim/out-" + upload->id;
-  trace(life_, *upload, "release");
-  try {
-    co_await perhaps_stopped(storage_.release_to(upload->id, upload->released_to));
-    if (is_dead()) co_return;
-    upload->presence = Presence::gone;
-    upload->is_released = true;
-  } catch (const std::system_error& error) {
-    if (error.code() == Errc::already_exists) co_return;  // An earlier one has come half way.
-    allow(upload, error);
-  }
-}
-
-Task<void> Client::set_length() {
-  Upload* const upload = pick();
-  if (upload == nullptr || upload->length) co_return;
-  const std::uint64_t more = chance().once_in(3) ? 0 : chance().below(3000);
-  const std::uint64_t length = upload->believed + more;
-  trace(life_, *upload, "set length " + std::to_string(length));
-  upload->may_have_length = true;
-  try {
-    co_await storage_.set_length(upload->id, length);
-    if (is_dead()) co_return;
-    upload->length = length;
-    if (upload->durable >= length) upload->complete = true;
-  } catch (const std::system_error& error) {
-    if (error.code() == Errc::invalid_argument) co_return;
-    allow(upload, error);
-  }
-}
-
-Task<void> Client::clean() {
-  try {
-    if (chance().once_in(2)) {
-      co_await perhaps_stopped(storage_.cleanup_expired_uploads());
-    } else {
-      SweepOptions options;
-      if (chance().once_in(2)) options.min_age = 0s;
-      co_await perhaps_stopped(storage_.sweep(options));
-    }
-  } catch (const std::system_error& error) {
-    allow(nullptr, error);
-  }
-}
-
-Task<void> Client::back_up() {
-  try {
-    co_await perhaps_stopped(
-        storage_.backup("/sim/backup-" + std::to_string(life_.model.new_seed())));
-  } catch (const std::system_error& error) {
-    allow(nullptr, error);
-  }
-}
-
-Task<void> Client::use_urls() {
-  const std::string key = "key" + std::to_string(chance().below(6));
-  std::set<std::optional<std::string>>& possible = life_.model.urls[key];
-  try {
-    if (chance().once_in(2)) {
-      const std::optional<std::string> url = co_await perhaps_stopped(urls_.get_url(key));
-      if (is_dead() || possible.empty() || possible.contains(url)) co_return;
-      life_.report(key + ": the URL is none that was kept");
-      co_return;
-    }
-    if (life_.model.busy_keys.contains(key)) co_return;  // Of two at a time nobody knows the last.
-    life_.model.busy_keys.insert(key);
-    std::optional<std::string> url;
-    if (!chance().once_in(4)) url = "http://host/" + std::to_string(life_.model.new_seed());
-    if (possible.empty()) possible.insert(std::nullopt);
-    possible.insert(url);
-    Task<void> change = url ? urls_.set_url(key, *url) : urls_.remove_url(key);
-    co_await perhaps_stopped(std::move(change));
-    if (!is_dead()) possible = {url};
-  } catch (const std::system_error& error) {
-    allow(nullptr, error);
-  }
-  life_.model.busy_keys.erase(key);
-}
-
 Task<void> Client::step() {
   co_await choose();
   for (Upload* const upload : used_) --upload->users;
@@ -467,12 +308,11 @@ Task<void> Client::choose() {
   if (what < 91) return concatenate();
   if (what < 94) return release();
   if (what < 96) return set_length();
-  if (what < 98) return clean();
+  if (what < 97) return clean();
+  if (what < 98) return write_chunks();
   if (what < 99) return use_urls();
   return chance().once_in(4) ? back_up() : use_urls();
 }
-
-}  // namespace
 
 Task<void> run_client(Executor&, Life& life, Service service, unsigned count) {
   Client client(life, service);

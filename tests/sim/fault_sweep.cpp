@@ -165,7 +165,9 @@ Task<void> go_on(Executor&, Service service) {
   co_await service.urls.set_url("after", "http://host/after");
 }
 
-enum class Kind { call, allocation };
+enum class Kind { call, full, short_transfer, allocation };
+constexpr const char* k_kinds[] = {"call", "call that takes space", "transfer, cut short,",
+                                   "allocation"};
 
 /// One of the operation's calls of the system, or of its allocations, and perhaps all after it.
 struct Fault {
@@ -173,20 +175,20 @@ struct Fault {
   std::uint64_t number = 0;
   bool persistent = false;
 
-  void arm(Machine& machine) const {
-    if (kind == Kind::call) machine.fail_call(number, persistent);
-    if (kind == Kind::allocation) Allocations::fail(number, persistent);
+  NthFault& of(Machine& machine) const {
+    if (kind == Kind::call) return machine.call_fault;
+    if (kind == Kind::full) return machine.full_fault;
+    return kind == Kind::short_transfer ? machine.short_fault : Allocations::fault();
   }
+  void arm(Machine& machine) const { of(machine).arm(number, persistent); }
   /// Whether it came to be.
   bool disarm(Machine& machine) const {
-    const bool has_failed =
-        kind == Kind::call ? machine.has_failed_call() : Allocations::have_failed();
-    machine.fail_call(0, false);
-    Allocations::fail(0, false);
+    const bool has_failed = of(machine).has_failed();
+    of(machine).arm(0, false);
     return has_failed;
   }
   std::string text() const {
-    return (kind == Kind::call ? "call " : "allocation ") + std::to_string(number) +
+    return k_kinds[static_cast<int>(kind)] + (" " + std::to_string(number)) +
            (persistent ? " and all after it" : "");
   }
 };
@@ -233,7 +235,9 @@ void check_error(const std::exception_ptr& error, Kind kind) {
   try {
     std::rethrow_exception(error);
   } catch (const StorageError& failure) {
-    if (failure.code() != Errc::io_error) throw Violation(std::string("says: ") + failure.what());
+    const Errc expected = kind == Kind::full ? Errc::no_space : Errc::io_error;
+    if (kind != Kind::short_transfer && failure.code() == expected) return;
+    throw Violation(std::string("says: ") + failure.what());
   } catch (const std::bad_alloc&) {
     if (kind != Kind::allocation) throw;
   }
@@ -275,7 +279,7 @@ bool try_operation(Act act, const Fault& fault) {
 void try_each(FaultSweep& sweep, const char* name,
               const std::function<bool(const Fault& fault)>& trial) {
   ++sweep.operations;
-  for (const Kind kind : {Kind::call, Kind::allocation}) {
+  for (const Kind kind : {Kind::call, Kind::full, Kind::short_transfer, Kind::allocation}) {
     for (const bool persistent : {false, true}) {
       for (Fault fault{kind, 1, persistent};; ++fault.number) {
         try {

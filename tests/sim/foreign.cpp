@@ -183,7 +183,9 @@ Task<void> ForeignProgram::change(Upload& upload) {
 
 Task<void> ForeignProgram::step() {
   std::vector<Upload*> all = life_.model.all();
-  std::erase_if(all, [](const Upload* upload) { return upload->presence == Presence::gone; });
+  std::erase_if(all, [](const Upload* upload) {
+    return upload->presence == Presence::gone || upload->is_private;
+  });
   if (all.empty() || chance().once_in(6)) {
     Upload& upload = life_.model.add(chance());
     ++upload.users;

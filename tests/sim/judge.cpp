@@ -74,12 +74,12 @@ void judge_released(const Upload& upload, const Machine& machine) {
 
 }  // namespace
 
-Rows read_rows(Machine& machine, const char* vfs) {
+Rows read_rows(Machine& machine, const char* vfs, const char* path) {
   Rows rows;
   Process reader(machine, true);
   machine.run_as(reader, [&] {
     sqlite3* raw = nullptr;
-    const int opened = sqlite3_open_v2("/sim/uploads.db", &raw, SQLITE_OPEN_READWRITE, vfs);
+    const int opened = sqlite3_open_v2(path, &raw, SQLITE_OPEN_READWRITE, vfs);
     const std::unique_ptr<sqlite3, CloseDatabase> database(raw);
     if (opened != SQLITE_OK) return;
     const auto keep = [](void* to, int, char** values, char**) {

@@ -20,7 +20,7 @@ struct Row {
 using Rows = std::map<std::string, Row>;
 
 /// All rows, as a plain program on the machine reads them.
-Rows read_rows(Machine& machine, const char* vfs);
+Rows read_rows(Machine& machine, const char* vfs, const char* path = "/sim/uploads.db");
 
 /// Compares what was promised of an upload with its row and its file. Throws Violation.
 /// `after_cut`: the power was gone just now.

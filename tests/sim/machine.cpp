@@ -71,9 +71,9 @@ Process& Machine::running_process() const {
 }
 
 void Machine::run_as(Process& process, const std::function<void()>& work) {
-  running_process_ = &process;
+  Process* const before = std::exchange(running_process_, &process);
   work();
-  running_process_ = nullptr;
+  running_process_ = before;
 }
 
 void Machine::bind_driver(const Driver* driver) {
@@ -184,18 +184,6 @@ void Machine::kill(Process& process) {
   }
   shared_state->release_all_of(process);
   shared_state->freeze();  // It may be in the middle of a turn.
-}
-
-void Machine::fail_call(std::uint64_t number, bool persistent) {
-  calls_ = 0;
-  failing_call_ = number;
-  is_failure_persistent_ = persistent;
-}
-
-bool Machine::call_fails() {
-  ++calls_;
-  if (failing_call_ == 0) return false;
-  return calls_ == failing_call_ || (is_failure_persistent_ && calls_ > failing_call_);
 }
 
 void Machine::set_faults(const FaultRates& rates) {

@@ -15,6 +15,7 @@
 #include <tidemark/engine/environment.hpp>
 
 #include "disk.hpp"
+#include "nth_fault.hpp"
 #include "process.hpp"
 #include "random.hpp"
 
@@ -127,11 +128,9 @@ class Machine {
   bool had_errors() const { return had_errors_; }
   /// Whether what happens at this rate happens now.
   bool fails(std::uint64_t rate) { return rate != 0 && random_.once_in(rate); }
-  /// Lets the `number`th call from now on fail; with `persistent` all after it as well. 0: none.
-  void fail_call(std::uint64_t number, bool persistent);
-  /// Counts a call that can fail, and tells whether it does.
-  bool call_fails();
-  bool has_failed_call() const { return failing_call_ != 0 && calls_ >= failing_call_; }
+  NthFault call_fault;  // EIO, of every call that can fail.
+  NthFault full_fault;  // ENOSPC, of those that take space.
+  NthFault short_fault;
   SharedState* shared_state = nullptr;
 
   /// An executor's driver has nothing to give until `deadline`.
@@ -179,9 +178,6 @@ class Machine {
 
   FaultRates faults_;
   bool had_errors_ = false;
-  std::uint64_t calls_ = 0;
-  std::uint64_t failing_call_ = 0;
-  bool is_failure_persistent_ = false;
   std::uint64_t steps_ = 0;
   std::uint64_t operations_ = 0;
   std::uint64_t cut_at_step_ = UINT64_MAX;

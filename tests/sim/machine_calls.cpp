@@ -76,7 +76,7 @@ std::string Machine::path_of(int folder, const char* path) const {
 
 std::optional<std::int64_t> Machine::fault(const Operation& operation, const Process& process) {
   using Kind = Operation::Kind;
-  if (process.is_dead() || call_fails()) return -EIO;
+  if (process.is_dead() || call_fault.fails()) return -EIO;
   if (operation.kind == Kind::lock || operation.kind == Kind::stat) return std::nullopt;
   if (fails(faults_.interrupted)) return -EINTR;
   const bool syncs = operation.kind == Kind::sync || operation.kind == Kind::sync_filesystem;
@@ -91,7 +91,7 @@ std::optional<std::int64_t> Machine::fault(const Operation& operation, const Pro
   if (fails(faults_.failed)) return -EIO;
   const bool grows = operation.kind == Kind::write || operation.kind == Kind::allocate ||
                      operation.kind == Kind::copy_range;
-  if (grows && fails(faults_.full)) return -ENOSPC;
+  if (grows && (full_fault.fails() || fails(faults_.full))) return -ENOSPC;
   return std::nullopt;
 }
 
@@ -148,7 +148,8 @@ std::int64_t Machine::read(const Operation& operation) {
   const std::string& content = opened(operation.fd).file->now;
   if (operation.offset >= content.size()) return 0;
   std::uint64_t size = std::min(operation.length, content.size() - operation.offset);
-  if (size > 1 && fails(faults_.short_transfer)) size = random_.between(1, size - 1);
+  if (size > 1 && (short_fault.fails() || fails(faults_.short_transfer)))
+    size = random_.between(1, size - 1);
   std::memcpy(operation.buffer, content.data() + operation.offset, size);
   return static_cast<std::int64_t>(size);
 }
@@ -165,7 +166,7 @@ std::int64_t Machine::write(const Operation& operation, const Process& process) 
     on_write(file, operation.offset, lock != locks_.end() && lock->second == &file);
   }
   std::uint64_t size = operation.length;
-  if (size > 1 && fails(faults_.short_transfer)) {
+  if (size > 1 && (short_fault.fails() || fails(faults_.short_transfer))) {
     size = random_.between(1, size - 1);
     if (file.is_direct) size -= size % Disk::k_sector_bytes;
     if (size == 0) size = operation.length;
@@ -284,7 +285,8 @@ std::int64_t Machine::copy_range(const Operation& operation) {
   const std::string& from = opened(operation.fd).file->now;
   if (operation.offset >= from.size()) return 0;
   std::uint64_t size = std::min(operation.length, from.size() - operation.offset);
-  if (size > 1 && fails(faults_.short_transfer)) size = random_.between(1, size - 1);
+  if (size > 1 && (short_fault.fails() || fails(faults_.short_transfer)))
+    size = random_.between(1, size - 1);
   disk_.write(*opened(operation.other_fd).file, operation.other_offset,
               std::string_view(from).substr(operation.offset, size), false);
   return static_cast<std::int64_t>(size);

@@ -58,6 +58,7 @@ struct Upload {
   bool may_be_deleted = false;
   unsigned users = 0;  // Operations on it that have not answered.
   bool is_being_made = false;
+  bool is_private = false;  // Only who made it uses it.
   /// How far another implementation has come, whose bytes are not stable until we make them so.
   std::uint64_t foreign_offset = 0;
   std::vector<Piece> known;  // Acknowledged.

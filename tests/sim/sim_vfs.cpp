@@ -91,7 +91,7 @@ int SimVfs::open(sqlite3_vfs* vfs, sqlite3_filename name, sqlite3_file* file, in
   Process& process = machine.running_process();
   file->pMethods = nullptr;
   if (process.is_dead()) return SQLITE_IOERR;
-  if (machine.call_fails()) return SQLITE_CANTOPEN;
+  if (machine.call_fault.fails()) return SQLITE_CANTOPEN;
   TIDEMARK_ASSERT(name != nullptr, "temporary tables stay in memory");
   FilePtr found = machine.disk().find(name);
   bool made = false;
@@ -114,7 +114,7 @@ int SimVfs::open(sqlite3_vfs* vfs, sqlite3_filename name, sqlite3_file* file, in
 int SimVfs::remove(sqlite3_vfs* vfs, const char* name, int sync_folder) {
   const Allocations::Scope own(false);
   Machine& machine = of(vfs).machine_;
-  if (!machine.step(machine.running_process()) || machine.call_fails()) {
+  if (!machine.step(machine.running_process()) || machine.call_fault.fails()) {
     return SQLITE_IOERR_DELETE;
   }
   if (machine.disk().find(name) == nullptr) return SQLITE_IOERR_DELETE_NOENT;
@@ -124,7 +124,7 @@ int SimVfs::remove(sqlite3_vfs* vfs, const char* name, int sync_folder) {
 }
 
 int SimVfs::read(Handle& handle, void* to, int size, sqlite3_int64 at) {
-  if (handle.process->is_dead() || machine_.call_fails()) return SQLITE_IOERR_READ;
+  if (handle.process->is_dead() || machine_.call_fault.fails()) return SQLITE_IOERR_READ;
   const std::string& content = handle.file->now;
   const auto offset = static_cast<std::uint64_t>(at);
   const auto wanted = static_cast<std::size_t>(size);
@@ -140,8 +140,8 @@ int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) 
   const Allocations::Scope own(false);
   if (handle.process->is_dead()) return SQLITE_IOERR_WRITE;
   if (handle.is_scratch) return SQLITE_OK;
-  if (!machine_.step(*handle.process) || machine_.call_fails()) return SQLITE_IOERR_WRITE;
-  if (machine_.fails(machine_.faults().full)) return SQLITE_FULL;
+  if (!machine_.step(*handle.process) || machine_.call_fault.fails()) return SQLITE_IOERR_WRITE;
+  if (machine_.full_fault.fails() || machine_.fails(machine_.faults().full)) return SQLITE_FULL;
   if (machine_.fails(machine_.faults().failed)) return SQLITE_IOERR_WRITE;
   const std::string_view bytes(static_cast<const char*>(from), static_cast<std::size_t>(size));
   machine_.disk().write(*handle.file, static_cast<std::uint64_t>(at), bytes, false);
@@ -150,7 +150,7 @@ int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) 
 
 int SimVfs::sync(Handle& handle) {
   const Allocations::Scope own(false);
-  if (!machine_.step(*handle.process) || machine_.call_fails()) return SQLITE_IOERR_FSYNC;
+  if (!machine_.step(*handle.process) || machine_.call_fault.fails()) return SQLITE_IOERR_FSYNC;
   if (machine_.fails(machine_.faults().failed_sync)) {
     machine_.disk().lose_pending(*handle.file, machine_.chance());
     return SQLITE_IOERR_FSYNC;
@@ -273,7 +273,8 @@ const sqlite3_io_methods& SimVfs::methods() {
     m.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
       const Allocations::Scope own(false);
       Machine& machine = of(file).vfs->machine_;
-      if (!machine.step(*of(file).process) || machine.call_fails()) return SQLITE_IOERR_TRUNCATE;
+      if (!machine.step(*of(file).process) || machine.call_fault.fails())
+        return SQLITE_IOERR_TRUNCATE;
       machine.disk().truncate(*of(file).file, static_cast<std::uint64_t>(size));
       return SQLITE_OK;
     };

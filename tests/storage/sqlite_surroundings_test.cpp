@@ -1,11 +1,15 @@
 // A SQLiteStorage whose surroundings go wrong: its folder, its file system, its descriptors.
 
+#include <fstream>
+#include <new>
 #include <string>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include <vector>
 
 #include "loop_filesystem.hpp"
+#include "sanitizers.hpp"
 #include "sqlite_protocol.hpp"
 
 using namespace tidemark;
@@ -16,20 +20,30 @@ using Kind = Operation::Kind;
 
 namespace {
 
-/// Fewer descriptors for this process, while it lives.
-class DescriptorLimit {
+/// Less for this process, while it lives.
+class ResourceLimit {
  public:
-  explicit DescriptorLimit(rlim_t limit) {
-    ::getrlimit(RLIMIT_NOFILE, &before_);
+  ResourceLimit(__rlimit_resource resource, rlim_t limit) : resource_(resource) {
+    ::getrlimit(resource_, &before_);
     rlimit lower = before_;
     lower.rlim_cur = limit;
-    REQUIRE(::setrlimit(RLIMIT_NOFILE, &lower) == 0);
+    REQUIRE(::setrlimit(resource_, &lower) == 0);
   }
-  ~DescriptorLimit() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  ~ResourceLimit() { ::setrlimit(resource_, &before_); }
+  ResourceLimit(const ResourceLimit&) = delete;
+  ResourceLimit& operator=(const ResourceLimit&) = delete;
 
  private:
+  const __rlimit_resource resource_;
   rlimit before_{};
 };
+
+/// What RLIMIT_AS counts, in bytes.
+std::size_t address_space() {
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
 
 std::vector<UploadId> make_ids(std::size_t count) {
   std::vector<UploadId> ids;
@@ -72,7 +86,7 @@ TEST_CASE_METHOD(ProtocolFixture,
   CHECK(wait(write_together(**this, {"u0"})).size() == 1);
   environment.on_submit(nullptr);
   {
-    const DescriptorLimit limit(64);
+    const ResourceLimit limit(RLIMIT_NOFILE, 64);
     errors = wait(write_together(**this, ids));
     CHECK(wait((**this).list_uploads(std::nullopt, k_uploads)).uploads.size() == k_uploads);
   }
@@ -88,6 +102,27 @@ TEST_CASE_METHOD(ProtocolFixture,
     check_and_finish(id, offset, 200);
   }
   CHECK(written + errors.size() == k_uploads);
+  check_nothing_left();
+}
+
+TEST_CASE_METHOD(ProtocolFixture, "without memory what takes much is refused, and others go on") {
+  if (k_address_sanitizer || k_thread_sanitizer) {
+    WARN("not shown: sanitizers take all addresses");
+    return;
+  }
+  constexpr std::size_t k_mib = std::size_t{1} << 20;
+  create("large", 64 * k_mib);
+  fs::resize_file(path("large"), 64 * k_mib);
+  foreign.move_to("large", 64 * k_mib);
+  create_at("a", 100, 1000);
+  {
+    const ResourceLimit limit(RLIMIT_AS, address_space() + 16 * k_mib);
+    CHECK_THROWS_AS(wait((**this).read_file("large", 64 * k_mib)), std::bad_alloc);
+    CHECK(append("a", 100, 100) == committed(200));
+    CHECK(wait((**this).read_file("large", k_mib)).size() == k_mib);
+  }
+  CHECK(wait((**this).read_file("large", 64 * k_mib)).size() == 64 * k_mib);
+  check_and_finish("a", 200, 1000);
   check_nothing_left();
 }
 

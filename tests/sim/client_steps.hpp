@@ -1,0 +1,73 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <tidemark/engine/stop.hpp>
+
+#include "client.hpp"
+
+namespace tidemark::sim {
+
+/// One client of a storage: does what chance has it do, and checks each answer.
+class Client {
+ public:
+  Client(Life& life, Service service)
+      : life_(life), process_(service.process), storage_(service.storage), urls_(service.urls) {}
+
+  Task<void> step();
+
+ private:
+  Random& chance() { return life_.machine.chance(); }
+  bool is_dead() const { return process_.is_dead(); }
+  /// One that may be there; null when there is none.
+  Upload* pick();
+  Upload* pick_complete();
+  Upload& use(Upload& upload);
+
+  Task<void> create();
+  Task<void> append();
+  Task<void> write();
+  Task<void> write_chunks();
+  Task<void> look();
+  Task<void> read();
+  Task<void> remove();
+  Task<void> concatenate();
+  Task<void> release();
+  Task<void> set_length();
+  Task<void> clean();
+  Task<void> back_up();
+  Task<void> use_urls();
+
+  /// What an answer says of an upload, unless the power is gone.
+  void note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
+            const AppendResult& result, Durability durability);
+  /// What was written before somebody ended the append is kept.
+  void check_kept(const Upload& upload, const Piece& piece, const AppendResult& result);
+  /// Whether an operation on `upload` may have failed so. Throws Violation when not.
+  void allow(Upload* upload, const std::system_error& error);
+  Task<void> choose();
+  Task<void> write_chunks_to(Upload& upload);
+  template <class T>
+  Task<T> perhaps_stopped(Task<T> task);
+
+  Life& life_;
+  Process& process_;
+  SQLiteStorage& storage_;
+  FileURLStorage& urls_;
+  Upload::Presence presence_before_ =
+      Upload::Presence::tried;  // Of the upload that was picked last.
+  std::vector<Upload*> used_;   // By the present step.
+  Upload* failed_ = nullptr;    // By the step before.
+};
+
+template <class T>
+Task<T> Client::perhaps_stopped(Task<T> task) {
+  if (!chance().once_in(8)) return task;
+  return with_timeout(std::move(task), std::chrono::microseconds(chance().below(5000)));
+}
+
+}  // namespace tidemark::sim
