@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include <boost/beast/core/flat_buffer.hpp>
+
+#include "asio_types.hpp"
+#include "deadlines.hpp"
+
+namespace tus {
+
+/// A connected client: its socket, what was received and not yet used, and until when the operation
+/// that runs may take. For the thread of its io_context, but `weak_from_this`.
+class ClientSocket final : public Deadlines::Watched,
+                           public std::enable_shared_from_this<ClientSocket> {
+ public:
+  ClientSocket(Socket connected, Deadlines& deadlines)
+      : socket(std::move(connected)), deadlines_(deadlines), place_(deadlines.add(*this)) {}
+  ~ClientSocket() { deadlines_.remove(place_); }
+  ClientSocket(const ClientSocket&) = delete;
+  ClientSocket& operator=(const ClientSocket&) = delete;
+
+  /// What is awaited of the socket from now on ends with operation_aborted after `time`.
+  void set_time_limit(Clock::duration time) { deadline = Clock::now() + time; }
+  void set_no_time_limit() { deadline = Clock::time_point::max(); }
+
+  /// Ends the operation that runs, and all reads of this request's body that would follow.
+  void interrupt() {
+    interrupted = true;
+    expire();
+  }
+  /// Called between two requests.
+  void begin_request() {
+    ++request;
+    interrupted = false;
+  }
+
+  /// Something can be read without waiting; true at the end of the stream only after a wait.
+  bool has_arrived() {
+    boost::system::error_code error;
+    return received.size() > 0 || socket.available(error) > 0;
+  }
+
+  Socket socket;
+  boost::beast::flat_buffer received{k_max_received_bytes};
+  bool interrupted = false;
+  std::uint64_t request = 0;  // Counted, so that what is meant for one does not reach the next.
+
+ private:
+  static constexpr std::size_t k_max_received_bytes = 128 << 10;
+
+  void expire() override {
+    boost::system::error_code ignored;
+    socket.cancel(ignored);
+  }
+
+  Deadlines& deadlines_;
+  const Deadlines::Place place_;
+};
+
+}  // namespace tus

@@ -1,0 +1,230 @@
+#include "connection.hpp"
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include <boost/asio/error.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/write.hpp>
+
+#include <tidemark/engine/asio.hpp>
+
+#include "log.hpp"
+
+namespace tus {
+namespace {
+
+using http::field;
+using http::status;
+using tidemark::Buffer;
+using tidemark::Upload;
+
+constexpr std::uint32_t k_max_header_bytes = 32 << 10;
+constexpr std::size_t k_read_ahead_bytes = 1024;  // Of a body, while its header is read.
+constexpr std::size_t k_content_piece_bytes = std::size_t{256} << 10;
+
+/// An answer to what is no HTTP request.
+HttpError to_refusal(const boost::system::error_code& error) {
+  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+    return {status::request_header_fields_too_large, "the header is too long"};
+  }
+  return {status::bad_request, "not an HTTP request: " + error.message()};
+}
+
+bool has_body(const Response& response) {
+  return response.result() != status::no_content && response.result() != status::not_modified;
+}
+
+/// What went wrong, as an answer. In a function of its own, because a coroutine cannot await where
+/// it handles an exception.
+HttpError current_error() {
+  try {
+    throw;
+  } catch (const HttpError& error) {
+    return error;
+  } catch (const tidemark::StorageError& error) {
+    HttpError answer = to_http_error(error);
+    if (answer.status() == status::internal_server_error) log("error", {{"what", error.what()}});
+    return answer;
+  } catch (const std::exception& error) {
+    log("error", {{"what", error.what()}});
+    return {status::internal_server_error, "the server failed"};
+  }
+}
+
+}  // namespace
+
+void Connection::leave() {
+  leaving_ = true;
+  if (!in_request_) client_->interrupt();
+}
+
+void Connection::leave_now() {
+  leaving_ = true;
+  client_->interrupt();
+}
+
+Awaitable<void> Connection::run() {
+  const auto self = shared_from_this();
+  boost::system::error_code ignored;
+  client_->socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  client_->received.reserve(k_read_ahead_bytes);
+  for (bool goes_on = true; goes_on && !leaving_;) {
+    client_->begin_request();
+    RequestParser parser;
+    parser.header_limit(k_max_header_bytes);
+    parser.body_limit(boost::none);
+    goes_on = co_await read_header(parser);
+    if (!goes_on) break;
+    in_request_ = true;
+    goes_on = co_await answer_one(parser);
+    in_request_ = false;
+  }
+}
+
+Awaitable<bool> Connection::read_header(RequestParser& parser) {
+  boost::system::error_code error;
+  if (!client_->has_arrived()) {  // Until then, no memory is held for a request.
+    client_->set_time_limit(limits_.idle_timeout);
+    co_await client_->socket.async_wait(Socket::wait_read, asio::redirect_error(k_await, error));
+    if (error || leaving_) co_return false;
+  }
+  client_->set_time_limit(limits_.header_timeout);
+  co_await http::async_read_header(client_->socket, client_->received, parser,
+                                   asio::redirect_error(k_await, error));
+  if (!error) co_return true;
+  const bool is_http_error =
+      error.category() == http::make_error_code(http::error::bad_method).category();
+  if (is_http_error && error != http::error::end_of_stream &&
+      error != http::error::partial_message) {
+    const HttpError refusal = to_refusal(error);
+    ++service_.counters.answers[4];
+    log("refused", {{"status", static_cast<int>(refusal.status())}, {"what", refusal.what()}});
+    Response response = make_error(refusal, service_.protocol());
+    co_await send(std::move(response), false, false);
+    co_await linger();
+  }
+  co_return false;
+}
+
+Awaitable<bool> Connection::answer_one(RequestParser& parser) {
+  const RequestHeader& request = parser.get();
+  RequestBody body(*client_, parser, limits_.idle_timeout);
+  const bool wants_to_stay = parser.get().keep_alive();
+  const bool sent = co_await answer(request, body, wants_to_stay);
+  if (!sent) co_return false;
+  if (body.state() == RequestBody::State::complete) co_return wants_to_stay && !leaving_;
+  co_await linger();
+  co_return false;
+}
+
+Awaitable<bool> Connection::answer(const RequestHeader& request, RequestBody& body,
+                                   bool keep_alive) {
+  const Clock::time_point began = Clock::now();
+  client_->set_no_time_limit();
+  std::optional<Response> response;
+  std::optional<HttpError> refusal;
+  bool header_only = request.method() == http::verb::head;
+  try {
+    const Action action = interpret(request, service_.protocol());
+    if (const auto* content = std::get_if<action::GetContent>(&action)) {
+      co_return co_await send_content(*content, request, keep_alive);
+    }
+    const Exchange exchange{request, *client_, body};
+    Awaitable<Response> answering = std::visit(
+        [&](const auto& wanted) -> Awaitable<Response> {
+          if constexpr (std::is_same_v<decltype(wanted), const action::GetContent&>) {
+            std::terminate();  // Sent above.
+          } else {
+            return service_.answer(wanted, exchange);
+          }
+        },
+        action);
+    response = co_await std::move(answering);
+  } catch (...) {
+    refusal = current_error();
+  }
+  if (refusal) response = make_error(*refusal, service_.protocol());
+  count(request, response->result(), began);
+  keep_alive = keep_alive && body.state() == RequestBody::State::complete;
+  co_return co_await send(*std::move(response), keep_alive, header_only);
+}
+
+Awaitable<bool> Connection::send(Response response, bool keep_alive, bool header_only) {
+  response.keep_alive(keep_alive && !leaving_);
+  if (has_body(response) && !response.has_content_length()) {
+    response.content_length(response.body().size());
+  }
+  if (header_only) response.body().clear();
+  client_->set_time_limit(limits_.idle_timeout);
+  boost::system::error_code error;
+  co_await http::async_write(client_->socket, response, asio::redirect_error(k_await, error));
+  co_return !error;
+}
+
+Awaitable<bool> Connection::send_content(const action::GetContent& wanted,
+                                         const RequestHeader& request, bool keep_alive) {
+  const Clock::time_point began = Clock::now();
+  const Upload upload = co_await service_.find(wanted.id);
+  Content content = describe_content(request, upload);
+  count(request, content.header.result(), began);
+  if (!content.range) co_return co_await send(std::move(content.header), keep_alive, true);
+
+  const std::unique_ptr<tidemark::UploadReader> reader =
+      co_await tidemark::async(service_.storage().open_reader(wanted.id), k_await);
+  std::uint64_t offset = content.range->first;
+  const std::uint64_t end = content.range->last + 1;
+  content.header.content_length(end - offset);
+  if (wanted.header_only) co_return co_await send(std::move(content.header), keep_alive, true);
+  if (!co_await send(std::move(content.header), keep_alive, true)) co_return false;
+  while (offset < end) {
+    const std::size_t bytes = std::min<std::uint64_t>(k_content_piece_bytes, end - offset);
+    Buffer piece = co_await tidemark::async(service_.storage().buffers().acquire(bytes), k_await);
+    piece.resize(bytes);
+    const std::size_t size =
+        co_await tidemark::async(reader->read_at(offset, piece.bytes()), k_await);
+    if (size == 0) co_return false;  // Only a connection that ends too early says so now.
+    client_->set_time_limit(limits_.idle_timeout);
+    boost::system::error_code error;
+    co_await asio::async_write(client_->socket, asio::buffer(piece.data(), size),
+                               asio::redirect_error(k_await, error));
+    if (error) co_return false;
+    offset += size;
+    service_.counters.bytes_sent += size;
+  }
+  co_return true;
+}
+
+/// Reads on for a moment, since a socket that is closed with unread bytes takes the answer back.
+Awaitable<void> Connection::linger() {
+  constexpr std::size_t k_most_bytes = std::size_t{1} << 20;
+  boost::system::error_code error;
+  client_->socket.shutdown(Socket::shutdown_send, error);
+  client_->set_time_limit(std::chrono::seconds(2));
+  std::array<char, 4096> unwanted{};
+  for (std::size_t size = 0; !error && size < k_most_bytes;) {
+    size += co_await client_->socket.async_read_some(asio::buffer(unwanted),
+                                                     asio::redirect_error(k_await, error));
+  }
+}
+
+void Connection::count(const RequestHeader& request, http::status status, Clock::time_point began) {
+  const auto code = static_cast<unsigned>(status);
+  ++service_.counters.answers[code / 100];
+  // Each piece of each upload would drown the rest.
+  if (status == status::no_content && request.method() == http::verb::patch) return;
+  const auto took = std::chrono::duration<double, std::milli>(Clock::now() - began);
+  log("request", {{"method", std::string(request.method_string())},
+                  {"target", std::string(request.target().substr(0, 200))},
+                  {"status", code},
+                  {"ms", took.count()}});
+}
+
+}  // namespace tus

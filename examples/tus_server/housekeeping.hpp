@@ -1,0 +1,23 @@
+#pragma once
+
+#include <tidemark/engine/engine.hpp>
+#include <tidemark/engine/scope.hpp>
+#include <tidemark/storage/storage.hpp>
+
+namespace tus {
+
+/// Deletes uploads that have expired, each minute, and what a crash left behind, each hour, until
+/// it is destroyed. Not to be destroyed by an engine's thread.
+class Housekeeping {
+ public:
+  Housekeeping(tidemark::Engine& engine, tidemark::Storage& storage);
+  ~Housekeeping();
+  Housekeeping(const Housekeeping&) = delete;
+  Housekeeping& operator=(const Housekeeping&) = delete;
+
+ private:
+  tidemark::Engine& engine_;
+  tidemark::Scope scope_;
+};
+
+}  // namespace tus

@@ -1,0 +1,74 @@
+// A tus server: tus_server [--listen HOST:PORT] [--data DIR] [OPTION...]
+//
+// Its first line on standard output is `listening on http://HOST:PORT/files/`; what it does is told
+// on standard error, a line of JSON each. SIGTERM and SIGINT end it within 5 s: requests commit
+// what arrived. Exits with 0 then, 1 when it could not work, 2 when it was called wrongly.
+
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <sys/resource.h>
+#include <utility>
+
+#include <tidemark/engine/asio.hpp>
+#include <tidemark/engine/engine.hpp>
+#include <tidemark/engine/sync_wait.hpp>
+#include <tidemark/storage/file_url_storage.hpp>
+#include <tidemark/storage/sqlite_storage.hpp>
+
+#include "housekeeping.hpp"
+#include "log.hpp"
+#include "options.hpp"
+#include "server.hpp"
+
+using namespace std::chrono_literals;
+
+namespace {
+
+/// Each connection takes a descriptor, and each upload that is written another one.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+class EngineLog final : public tidemark::Environment {
+ public:
+  void log(tidemark::LogLevel /*level*/, std::string_view line) override {
+    tus::log("engine", {{"what", line}});
+  }
+};
+
+int serve(tus::Options options) {
+  raise_descriptor_limit();
+  EngineLog log;
+  options.engine.environment = &log;
+  tidemark::Engine engine(options.engine);
+  const auto storage =
+      tidemark::sync_wait(engine, tidemark::SQLiteStorage::open(engine, options.storage));
+  tidemark::FileURLStorage unfinished(engine, options.data / "unfinished.json");
+  {
+    tus::Service service(*storage, unfinished, options.service);
+    tus::Server server(service, options.server);
+    tus::Housekeeping housekeeping(engine, *storage);
+    std::printf("listening on http://%s:%u%s\n", options.server.host.c_str(), server.port(),
+                options.service.protocol.base_path.c_str());
+    std::fflush(stdout);
+    server.run();
+  }
+  tidemark::sync_wait(engine, storage->close(500ms));
+  tus::log("left");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return serve(tus::parse_options(argc, argv));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "tus_server: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,587 @@
+// Sends files by tus 1.0.0, goes on with them after a reload, and shows what the server holds.
+// Names of files come from strangers: they enter the page as text only.
+
+const ENDPOINT = new URL('/files/', location.href);
+const PIECE_BYTES = 8 * 1024 * 1024;
+const MOST_SENDERS = 3; // A browser opens six connections to a host; the list needs one too.
+const RETRY_SECONDS = [1, 2, 4, 8, 16, 30, 30, 30];
+const STALL_MILLISECONDS = 60_000;
+const RATE_MILLISECONDS = 4_000;
+const POLL_MILLISECONDS = 1_000;
+const ROWS_PER_PAGE = 50;
+const MEMORY_PREFIX = 'tidemark:';
+const STATES = {
+  waiting: { label: 'Waiting', actions: ['pause', 'cancel'] },
+  sending: { label: 'Sending', actions: ['pause', 'cancel'] },
+  paused: { label: 'Paused', actions: ['resume', 'cancel'] },
+  failed: { label: 'Failed', actions: ['retry', 'cancel'] },
+  lost: { label: 'Choose the file again to go on', actions: ['choose', 'cancel'] },
+  done: { label: 'Done', actions: ['download'] },
+};
+
+const byId = (id) => document.getElementById(id);
+const uploads = []; // In the order of the list.
+
+// --- The protocol ---
+
+const PASSING_STATUSES = [404, 408, 409, 410, 423, 429, 460]; // HEAD, or time, clears them up.
+const MESSAGES = {
+  0: 'No connection.',
+  404: 'No longer on the server.',
+  410: 'No longer on the server.',
+  413: 'Larger than the server accepts.',
+  507: 'The server has no space left.',
+};
+
+class Failure extends Error {
+  constructor(message, final = false) {
+    super(message);
+    this.final = final; // To try again would not help.
+  }
+
+  static ofStatus(status) {
+    const refused = status >= 400 && status < 500 && !PASSING_STATUSES.includes(status);
+    const message = MESSAGES[status] ?? `The server answered ${status}.`;
+    return new Failure(message, refused || status === 507);
+  }
+}
+
+// Resolves with the answer, whatever its status; rejects where there is none.
+function request(method, url, { headers = {}, body = null, signal, onSent = () => {} } = {}) {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const xhr = new XMLHttpRequest();
+    const abort = () => xhr.abort();
+    xhr.open(method, url);
+    xhr.setRequestHeader('Tus-Resumable', '1.0.0');
+    for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
+
+    // A dead connection gives no error, but nothing moves on it.
+    let stall = setTimeout(abort, STALL_MILLISECONDS);
+    xhr.upload.onprogress = (event) => {
+      clearTimeout(stall);
+      stall = setTimeout(abort, STALL_MILLISECONDS);
+      onSent(event.loaded);
+    };
+    xhr.onloadend = () => {
+      clearTimeout(stall);
+      signal?.removeEventListener('abort', abort);
+      if (xhr.status) resolve(xhr);
+      else reject(Failure.ofStatus(0));
+    };
+    signal?.addEventListener('abort', abort);
+    xhr.send(body);
+  });
+}
+
+const isGood = (answer) => answer.status >= 200 && answer.status < 300;
+const isGone = (answer) => answer.status === 404 || answer.status === 410;
+
+function offsetOf(answer) {
+  const text = answer.getResponseHeader('Upload-Offset');
+  if (!/^\d+$/.test(text)) throw new Failure('The server told no offset.');
+  return Number(text);
+}
+
+function encodeMetadata(file) {
+  const encode = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+  const filename = `filename ${encode(file.name)}`;
+  return file.type ? `${filename},filetype ${encode(file.type)}` : filename;
+}
+
+async function createOnServer(file) {
+  const headers = { 'Upload-Length': file.size, 'Upload-Metadata': encodeMetadata(file) };
+  const answer = await request('POST', ENDPOINT, { headers });
+  if (answer.status !== 201) throw Failure.ofStatus(answer.status);
+  const url = new URL(answer.getResponseHeader('Location') ?? '', ENDPOINT);
+  if (url.origin !== ENDPOINT.origin) throw new Failure('The server named another host.', true);
+  return url.href;
+}
+
+async function removeFromServer(url) {
+  const answer = await request('DELETE', url);
+  if (!isGood(answer) && !isGone(answer)) throw Failure.ofStatus(answer.status);
+}
+
+// --- Numbers as text ---
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+function formatBytes(bytes, total = bytes) {
+  const unit = Math.min(Math.floor(Math.log2(Math.max(total, 1)) / 10), UNITS.length - 1);
+  const scale = (count) => (count / 1024 ** unit).toFixed(unit === 0 ? 0 : 1);
+  return `${bytes === total ? '' : `${scale(bytes)} of `}${scale(total)} ${UNITS[unit]}`;
+}
+
+function formatSeconds(seconds) {
+  if (seconds < 60) return `${Math.ceil(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+}
+
+const formatTime = (text) =>
+  new Date(text).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+
+// --- Rows of both lists ---
+
+function announce(text) {
+  byId('status').textContent = text;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function newRow(template, name) {
+  const row = byId(template).content.firstElementChild.cloneNode(true);
+  const label = row.querySelector('.name');
+  label.textContent = label.title = name;
+  row.querySelector('progress').setAttribute('aria-label', name);
+  for (const control of row.querySelectorAll('[data-action]')) {
+    control.setAttribute('aria-label', `${control.textContent} ${name}`);
+  }
+  return row;
+}
+
+function drawRow(row, { share, amount, detail, actions }) {
+  row.querySelector('progress').value = share;
+  setText(row.querySelector('[data-progress]'), `${Math.floor(share * 100)} %`);
+  setText(row.querySelector('.bytes'), amount);
+  setText(row.querySelector('.detail'), detail);
+  // Whoever works with the keyboard stays in the row when the button under the focus goes.
+  const focused = row.contains(document.activeElement) ? document.activeElement : null;
+  const controls = [...row.querySelectorAll('[data-action]')];
+  for (const control of controls) control.hidden = !actions.includes(control.dataset.action);
+  if (focused?.hidden) controls.find((control) => !control.hidden).focus();
+}
+
+function removeRow(row, focusNext) {
+  const focused = row.contains(document.activeElement);
+  row.remove();
+  if (focused) focusNext.focus();
+}
+
+// --- One upload of this page ---
+
+class Upload {
+  file = null; // Gone after a reload, until it is chosen again.
+  note = ''; // Why the state is what it is.
+  onWay = 0; // Bytes sent, but not acknowledged.
+  samples = []; // [milliseconds, bytes] of late, for the rate.
+  running = false;
+  removing = false;
+  control = null; // Aborts the run.
+  ended = Promise.resolve(); // Settles when nothing runs any more.
+  retryAt = 0;
+  wake = null; // Ends a wait between two tries.
+
+  constructor({ fingerprint, name, size, url = null, offset = 0, state }) {
+    Object.assign(this, { fingerprint, name, size, url, offset });
+    this.row = newRow('upload-template', name);
+    this.row.dataset.name = name;
+    this.setState(state);
+    uploads.push(this);
+    byId('uploads').append(this.row);
+  }
+
+  setState(state, note = '') {
+    this.state = state;
+    this.note = note;
+    this.row.dataset.state = state;
+    this.draw();
+    if (['paused', 'failed', 'done'].includes(state)) announce(`${this.name}: ${note || state}`);
+  }
+
+  resume() {
+    this.setState('waiting');
+    startWaiting();
+  }
+
+  retry() {
+    if (this.wake) this.wake();
+    else this.resume();
+  }
+
+  choose() {
+    byId('file-input').click();
+  }
+
+  pause() {
+    this.control?.abort();
+    this.setState('paused');
+  }
+
+  async cancel() {
+    this.removing = true;
+    this.control?.abort();
+    this.setState('paused', 'Removing');
+    try {
+      await this.ended;
+      if (this.url) await removeFromServer(this.url);
+      this.forget();
+      this.leaveList();
+    } catch (error) {
+      this.setState('failed', `Not removed. ${error.message}`);
+    } finally {
+      this.removing = false;
+    }
+  }
+
+  leaveList() {
+    uploads.splice(uploads.indexOf(this), 1);
+    removeRow(this.row, byId('file-input'));
+  }
+
+  remember() {
+    const value = JSON.stringify({ url: this.url, offset: this.offset });
+    useStorage((storage) => storage.setItem(MEMORY_PREFIX + this.fingerprint, value));
+  }
+
+  forget() {
+    useStorage((storage) => storage.removeItem(MEMORY_PREFIX + this.fingerprint));
+  }
+
+  run() {
+    this.running = true;
+    this.control = new AbortController();
+    this.ended = this.transfer(this.control.signal).finally(() => {
+      this.running = false;
+      startWaiting();
+    });
+  }
+
+  async transfer(signal) {
+    let failures = 0;
+    let known = false; // The server has had it in this run.
+    for (;;) {
+      const before = this.offset;
+      try {
+        await this.settle(signal, known);
+        known = true;
+        while (this.offset < this.size) await this.sendPiece(signal);
+        return this.finish();
+      } catch (error) {
+        if (signal.aborted) return undefined;
+        failures = this.offset > before ? 1 : failures + 1;
+        if (error.final || failures > RETRY_SECONDS.length) {
+          return this.setState('failed', error.message);
+        }
+        await this.backOff(RETRY_SECONDS[failures - 1], error.message, signal);
+      }
+    }
+  }
+
+  // Afterwards the upload exists on the server, and `offset` is the server's.
+  async settle(signal, known) {
+    signal.throwIfAborted();
+    this.setState('sending');
+    await this.file.slice(0, 1).arrayBuffer().catch(() => {
+      throw new Failure('The file has changed or cannot be read.', true);
+    });
+    if (this.url) await this.askOffset(signal);
+    if (!this.url) {
+      // Removed by somebody while it was sent: they may not want it back.
+      if (known) throw new Failure('Removed on the server. Retry starts anew.', true);
+      // Not aborted by a pause: an upload whose URL nobody knows would stay on the server.
+      this.url = await createOnServer(this.file);
+      this.confirm(0);
+      signal.throwIfAborted();
+    }
+    this.samples = [];
+  }
+
+  async askOffset(signal) {
+    const answer = await request('HEAD', this.url, { signal });
+    const length = answer.getResponseHeader('Upload-Length');
+    if (isGone(answer) || (isGood(answer) && length !== String(this.size))) {
+      this.forget();
+      this.url = null;
+      this.offset = this.onWay = 0;
+    } else if (isGood(answer)) {
+      this.confirm(offsetOf(answer));
+    } else {
+      throw Failure.ofStatus(answer.status);
+    }
+  }
+
+  async sendPiece(signal) {
+    const answer = await request('PATCH', this.url, {
+      headers: {
+        'Content-Type': 'application/offset+octet-stream',
+        'Upload-Offset': this.offset,
+      },
+      body: this.file.slice(this.offset, this.offset + PIECE_BYTES),
+      signal,
+      onSent: (bytes) => {
+        this.onWay = bytes;
+        this.samples.push([performance.now(), this.offset + bytes]);
+      },
+    });
+    if (!isGood(answer)) throw Failure.ofStatus(answer.status);
+    const offset = offsetOf(answer);
+    if (offset <= this.offset) throw new Failure('The server took nothing.');
+    this.confirm(offset);
+  }
+
+  confirm(offset) {
+    this.offset = offset;
+    this.onWay = 0;
+    this.remember();
+    this.draw();
+  }
+
+  finish() {
+    this.row.querySelector('[data-action=download]').href = this.url;
+    this.forget();
+    this.setState('done');
+  }
+
+  async backOff(seconds, reason, signal) {
+    this.retryAt = performance.now() + seconds * 1000;
+    this.onWay = 0;
+    await new Promise((resolve) => {
+      const timer = setTimeout(() => this.wake?.(), seconds * 1000);
+      this.wake = () => {
+        clearTimeout(timer);
+        this.wake = null;
+        resolve();
+      };
+      signal.addEventListener('abort', () => this.wake?.(), { once: true });
+      this.setState('waiting', reason);
+    });
+  }
+
+  // What the server's list says is news only while nothing is sent.
+  adopt({ offset, completed }) {
+    if (this.running || this.removing || this.state === 'done') return;
+    this.offset = offset;
+    this.onWay = 0;
+    if (completed) this.finish();
+    else this.draw();
+  }
+
+  bytesPerSecond() {
+    const now = performance.now();
+    const recent = ([time]) => time >= now - RATE_MILLISECONDS;
+    this.samples = this.samples.filter(recent);
+    if (this.samples.length < 2) return 0;
+    const [from, bytes] = this.samples[0];
+    return ((this.samples.at(-1)[1] - bytes) * 1000) / Math.max(now - from, 1);
+  }
+
+  detail() {
+    if (this.wake) {
+      const seconds = Math.max((this.retryAt - performance.now()) / 1000, 0);
+      return `${this.note} Next try in ${formatSeconds(seconds)}`;
+    }
+    const rate = this.state === 'sending' ? this.bytesPerSecond() : 0;
+    if (rate < 1) return this.note || STATES[this.state].label;
+    const left = (this.size - this.offset - this.onWay) / rate;
+    return `${formatBytes(rate)}/s, ${formatSeconds(left)} left`;
+  }
+
+  draw() {
+    const bytes = this.offset + this.onWay;
+    const { actions } = STATES[this.state];
+    drawRow(this.row, {
+      share: this.state === 'done' ? 1 : bytes / Math.max(this.size, 1),
+      amount: formatBytes(bytes, this.size),
+      detail: this.detail(),
+      actions: this.wake ? ['retry', ...actions] : actions,
+    });
+  }
+}
+
+function startWaiting() {
+  const free = MOST_SENDERS - uploads.filter((upload) => upload.running).length;
+  const waiting = uploads.filter((upload) => upload.state === 'waiting' && !upload.running);
+  for (const upload of waiting.slice(0, Math.max(free, 0))) upload.run();
+}
+
+function takeFile(file) {
+  const fingerprint = JSON.stringify([file.name, file.size, file.lastModified]);
+  const begun = uploads.find((one) => one.fingerprint === fingerprint && one.state !== 'done');
+  if (begun?.removing || ['waiting', 'sending'].includes(begun?.state)) return;
+  const { name, size } = file;
+  const upload = begun ?? new Upload({ fingerprint, name, size, state: 'waiting' });
+  upload.file = file;
+  upload.resume();
+}
+
+// --- What outlives a reload ---
+
+// Without storage, uploads work all the same, until the page is closed.
+function useStorage(use) {
+  try {
+    use(localStorage);
+  } catch {
+    // The browser has switched it off, or it is full.
+  }
+}
+
+function showRemembered(storage) {
+  for (const key of Object.keys(storage).filter((one) => one.startsWith(MEMORY_PREFIX))) {
+    const fingerprint = key.slice(MEMORY_PREFIX.length);
+    const [name, size] = JSON.parse(fingerprint);
+    const { url, offset } = JSON.parse(storage.getItem(key));
+    new Upload({ fingerprint, name, size, url, offset, state: 'lost' });
+  }
+}
+
+// --- The list of the server's uploads ---
+
+const pageStarts = ['']; // The ids after which the pages begin, up to the one that is shown.
+const serverRows = new Map(); // By id.
+let nextStart = null;
+let pollTimer = 0;
+let pollTurn = 0; // An answer to an older question is not shown.
+
+const urlOf = (id) => new URL(encodeURIComponent(id), ENDPOINT).href;
+
+async function poll() {
+  clearTimeout(pollTimer);
+  const turn = ++pollTurn;
+  if (document.hidden) return;
+  const page = await fetchPage(pageStarts.at(-1)).catch(() => null);
+  if (turn !== pollTurn) return;
+  byId('connection').dataset.connected = page !== null;
+  setText(byId('connection'), page ? 'Connected' : 'No connection');
+  byId('server-list').classList.toggle('stale', !page);
+  if (page) showPage(page);
+  pollTimer = setTimeout(poll, POLL_MILLISECONDS);
+}
+
+async function fetchPage(after) {
+  const query = new URLSearchParams({ limit: ROWS_PER_PAGE, ...(after && { after }) });
+  const signal = AbortSignal.timeout(10_000);
+  const answer = await fetch(`${ENDPOINT}?${query}`, { cache: 'no-store', signal });
+  if (!answer.ok) throw Failure.ofStatus(answer.status);
+  return answer.json();
+}
+
+function showPage({ uploads: entries, next }) {
+  if (entries.length === 0 && pageStarts.length > 1) {
+    pageStarts.pop();
+    poll();
+    return;
+  }
+  const present = new Set(entries.map((entry) => entry.id));
+  for (const [id, row] of serverRows) {
+    if (present.has(id)) continue;
+    serverRows.delete(id);
+    removeRow(row, byId('server-title'));
+  }
+  const list = byId('server-list');
+  entries.forEach((entry, index) => {
+    const row = serverRows.get(entry.id) ?? newServerRow(entry);
+    if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
+    drawServerRow(row, entry);
+    uploads.find((upload) => upload.url === urlOf(entry.id))?.adopt(entry);
+  });
+  nextStart = next;
+  byId('pages').hidden = pageStarts.length === 1 && next === null;
+  byId('previous-page').disabled = pageStarts.length === 1;
+  byId('next-page').disabled = next === null;
+  setText(byId('page-number'), `Page ${pageStarts.length}`);
+}
+
+function newServerRow({ id, metadata }) {
+  const row = newRow('server-template', metadata.filename || id);
+  row.dataset.serverUpload = id;
+  row.querySelector('[data-action=download]').href = urlOf(id);
+  serverRows.set(id, row);
+  return row;
+}
+
+function drawServerRow(row, { offset, length, completed, partial, created_at, expires_at }) {
+  row.toggleAttribute('data-open-end', length === null);
+  row.toggleAttribute('data-completed', completed);
+  const amount = length === null ? `${formatBytes(offset)} so far` : formatBytes(offset, length);
+  drawRow(row, {
+    share: completed ? 1 : offset / Math.max(length ?? 0, offset, 1),
+    amount: partial ? `${amount}, a part` : amount,
+    detail: expires_at ? `Expires ${formatTime(expires_at)}` : formatTime(created_at),
+    actions: completed && !partial ? ['download', 'delete'] : ['delete'],
+  });
+}
+
+async function deleteFromList(row) {
+  const url = urlOf(row.dataset.serverUpload);
+  const name = row.querySelector('.name').textContent;
+  if (!(await confirmDelete(name))) return;
+  const own = uploads.find((upload) => upload.url === url && upload.state !== 'done');
+  setText(byId('server-note'), '');
+  try {
+    await (own ? own.cancel() : removeFromServer(url));
+  } catch (error) {
+    setText(byId('server-note'), `${name} was not deleted. ${error.message}`);
+  }
+  poll();
+}
+
+function confirmDelete(name) {
+  const dialog = byId('confirm');
+  setText(byId('confirm-text'), `Delete ${name} from the server?`);
+  dialog.returnValue = 'keep';
+  dialog.showModal();
+  return new Promise((resolve) => {
+    const closed = () => resolve(dialog.returnValue === 'delete');
+    dialog.addEventListener('close', closed, { once: true });
+  });
+}
+
+// --- What the page reacts to ---
+
+byId('file-input').addEventListener('change', ({ target }) => {
+  for (const file of target.files) takeFile(file);
+  target.value = ''; // So that the same file can be chosen again.
+});
+
+// The whole page takes what is dropped: a near miss would open the file in its place.
+for (const type of ['dragover', 'dragleave', 'drop']) {
+  document.addEventListener(type, (event) => {
+    event.preventDefault();
+    byId('drop-zone').toggleAttribute('data-over', type === 'dragover');
+  });
+}
+document.addEventListener('drop', ({ dataTransfer }) => {
+  for (const item of dataTransfer.items) {
+    const folder = item.webkitGetAsEntry()?.isDirectory; // It would come as an unreadable file.
+    if (item.kind === 'file' && !folder) takeFile(item.getAsFile());
+  }
+});
+
+byId('uploads').addEventListener('click', ({ target }) => {
+  const action = target.closest('button[data-action]')?.dataset.action;
+  const upload = uploads.find((one) => one.row.contains(target));
+  if (action && !upload.removing) upload[action]();
+});
+
+byId('server-list').addEventListener('click', ({ target }) => {
+  if (target.closest('[data-action=delete]')) deleteFromList(target.closest('li'));
+});
+
+byId('previous-page').addEventListener('click', () => {
+  pageStarts.pop();
+  poll();
+});
+byId('next-page').addEventListener('click', () => {
+  pageStarts.push(nextStart);
+  poll();
+});
+
+document.addEventListener('visibilitychange', poll);
+window.addEventListener('online', () => uploads.forEach((upload) => upload.wake?.()));
+
+// Another tab has finished or cancelled an upload.
+window.addEventListener('storage', ({ key, newValue }) => {
+  const isLost = ({ state, fingerprint }) =>
+    state === 'lost' && MEMORY_PREFIX + fingerprint === key;
+  if (newValue === null) uploads.find(isLost)?.leaveList();
+});
+
+useStorage(showRemembered);
+setInterval(() => {
+  for (const upload of uploads) if (upload.running) upload.draw();
+}, 250);
+poll();

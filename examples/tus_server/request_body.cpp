@@ -1,0 +1,144 @@
+#include "request_body.hpp"
+
+#include <algorithm>
+#include <string_view>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/read.hpp>
+
+namespace tus {
+namespace {
+
+// A piece of a client that is slow, and of one that is fast: at first, and when it stays so.
+constexpr std::size_t k_slow_piece_bytes = std::size_t{4} << 10;
+constexpr std::size_t k_first_piece_bytes = std::size_t{64} << 10;
+constexpr std::size_t k_max_piece_bytes = std::size_t{512} << 10;
+// For how long a piece is held that is not full.
+constexpr std::chrono::milliseconds k_hold{50};
+
+std::optional<std::uint64_t> announced(const RequestParser& parser) {
+  if (parser.chunked()) return std::nullopt;
+  const auto length = parser.content_length();
+  return length ? *length : 0;
+}
+
+}  // namespace
+
+RequestBody::RequestBody(ClientSocket& client, RequestParser& parser, Clock::duration idle_timeout)
+    : client_(client),
+      parser_(parser),
+      idle_timeout_(idle_timeout),
+      announced_(announced(parser)),
+      left_(announced_.value_or(0)),
+      client_waits_(parser.get()[http::field::expect] == "100-continue"),
+      fast_piece_bytes_(k_first_piece_bytes) {
+  if (announced_ == 0U) state_ = State::complete;
+}
+
+Awaitable<void> RequestBody::wait(Clock::duration limit) {
+  if (client_waits_) co_await ask_to_continue();
+  if (has_arrived() || !is_open()) co_return;
+  const Clock::time_point gives_up = last_arrival_ + idle_timeout_;
+  client_.deadline = std::min(Clock::now() + limit, gives_up);
+  boost::system::error_code error;
+  co_await client_.socket.async_wait(Socket::wait_read, asio::redirect_error(k_await, error));
+  starved_ = error.failed();
+  const bool timed_out = error == asio::error::operation_aborted && Clock::now() >= gives_up;
+  if (client_.interrupted) {
+    state_ = State::interrupted;
+  } else if (timed_out) {
+    state_ = State::timed_out;
+  } else if (error && error != asio::error::operation_aborted) {
+    end(error);
+  }
+}
+
+std::size_t RequestBody::piece_bytes() {
+  boost::system::error_code error;
+  const std::size_t arrived = client_.received.size() + client_.socket.available(error);
+  const std::uint64_t wanted =
+      announced_ ? std::min<std::uint64_t>(left_, fast_piece_bytes_) : fast_piece_bytes_;
+  if (arrived < std::min<std::uint64_t>(wanted, k_slow_piece_bytes)) return k_slow_piece_bytes;
+  return wanted;
+}
+
+Awaitable<std::size_t> RequestBody::receive(std::span<std::byte> piece) {
+  if (client_.interrupted) state_ = State::interrupted;
+  if (!is_open()) co_return 0;
+  client_.set_time_limit(k_hold);
+  const std::size_t size =
+      announced_ ? co_await receive_known(piece) : co_await receive_chunks(piece);
+  if (size > 0) last_arrival_ = Clock::now();
+  if (client_.interrupted && is_open()) state_ = State::interrupted;
+  const bool fast = size == piece.size();
+  starved_ = is_open() && !fast;
+  if (!fast) {
+    fast_piece_bytes_ = k_first_piece_bytes;
+  } else if (size == fast_piece_bytes_) {
+    fast_piece_bytes_ = std::min(2 * size, k_max_piece_bytes);
+  }
+  co_return size;
+}
+
+std::string_view RequestBody::trailer(std::string_view name) const {
+  // Beast adds the trailer's fields to the header's.
+  const auto value = parser_.get()[{name.data(), name.size()}];
+  return {value.data(), value.size()};
+}
+
+Awaitable<void> RequestBody::ask_to_continue() {
+  client_waits_ = false;
+  client_.set_time_limit(idle_timeout_);
+  static constexpr std::string_view k_continue = "HTTP/1.1 100 Continue\r\n\r\n";
+  boost::system::error_code error;
+  co_await asio::async_write(client_.socket, asio::buffer(k_continue),
+                             asio::redirect_error(k_await, error));
+  if (error) end(error);
+}
+
+Awaitable<std::size_t> RequestBody::receive_known(std::span<std::byte> piece) {
+  piece = piece.first(std::min<std::uint64_t>(piece.size(), left_));
+  std::size_t size =
+      asio::buffer_copy(asio::buffer(piece.data(), piece.size()), client_.received.data());
+  client_.received.consume(size);
+  if (size < piece.size()) {
+    boost::system::error_code error;
+    size += co_await asio::async_read(client_.socket,
+                                      asio::buffer(piece.data() + size, piece.size() - size),
+                                      asio::redirect_error(k_await, error));
+    if (error && error != asio::error::operation_aborted) end(error);
+  }
+  left_ -= size;
+  if (left_ == 0) state_ = State::complete;
+  co_return size;
+}
+
+Awaitable<std::size_t> RequestBody::receive_chunks(std::span<std::byte> piece) {
+  http::buffer_body::value_type& body = parser_.get().body();
+  body.data = piece.data();
+  body.size = piece.size();
+  boost::system::error_code error;
+  co_await http::async_read(client_.socket, client_.received, parser_,
+                            asio::redirect_error(k_await, error));
+  const bool goes_on = error == http::error::need_buffer || error == asio::error::operation_aborted;
+  if (error && !goes_on) {
+    end(error);
+  } else if (parser_.is_done()) {
+    state_ = State::complete;
+  }
+  co_return piece.size() - body.size;
+}
+
+void RequestBody::end(const boost::system::error_code& error) {
+  // What is not of the connection is of the chunks.
+  const bool left = error == http::error::end_of_stream || error == http::error::partial_message ||
+                    error.category() != http::make_error_code(http::error::bad_chunk).category();
+  state_ = left ? State::broken_off : State::malformed;
+}
+
+}  // namespace tus

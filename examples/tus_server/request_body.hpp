@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include <boost/beast/http/buffer_body.hpp>
+#include <boost/beast/http/parser.hpp>
+
+#include "client_socket.hpp"
+#include "protocol.hpp"
+
+namespace tus {
+
+using RequestParser = http::request_parser<http::buffer_body>;
+
+/// The body of one request, received piece by piece into memory of the caller's. With a
+/// Content-Length the bytes go from the socket straight there; Beast takes chunks apart, which
+/// costs one copy.
+///
+/// A client that sends slowly is given little memory, and none while nothing arrives: many of them
+/// must not use up the buffers of the others.
+class RequestBody {
+ public:
+  enum class State : std::uint8_t {
+    open,
+    complete,     // All of it was received.
+    broken_off,   // The client went away in the middle.
+    timed_out,    // Nothing came for too long.
+    interrupted,  // By ClientSocket::interrupt.
+    malformed,    // Its chunks are not as HTTP says.
+  };
+
+  RequestBody(ClientSocket& client, RequestParser& parser, Clock::duration idle_timeout);
+
+  State state() const { return state_; }
+  bool is_open() const { return state_ == State::open; }
+  /// As Content-Length says it; none: as many as come.
+  std::optional<std::uint64_t> announced_bytes() const { return announced_; }
+
+  /// Whether `receive` would find something at once.
+  bool has_arrived() { return client_.has_arrived() && !starved_; }
+  /// Returns when it would, at the end, or after `limit`.
+  Awaitable<void> wait(Clock::duration limit);
+  /// How much memory the next `receive` is worth.
+  std::size_t piece_bytes();
+  /// Receives into `piece` until it is full, the body ends, or the rest is slow to come; gives how
+  /// many bytes.
+  Awaitable<std::size_t> receive(std::span<std::byte> piece);
+
+  /// What the trailer said; empty when it said nothing. For a body that is complete.
+  std::string_view trailer(std::string_view name) const;
+
+ private:
+  Awaitable<void> ask_to_continue();
+  Awaitable<std::size_t> receive_known(std::span<std::byte> piece);
+  Awaitable<std::size_t> receive_chunks(std::span<std::byte> piece);
+  void end(const boost::system::error_code& error);
+
+  ClientSocket& client_;
+  RequestParser& parser_;
+  const Clock::duration idle_timeout_;
+  const std::optional<std::uint64_t> announced_;
+  std::uint64_t left_ = 0;  // Of the announced.
+  State state_ = State::open;
+  bool client_waits_;     // For "100 Continue".
+  bool starved_ = false;  // What was received is too little to go on with.
+  std::size_t fast_piece_bytes_;
+  Clock::time_point last_arrival_ = Clock::now();
+};
+
+}  // namespace tus

@@ -1,0 +1,322 @@
+#include "service.hpp"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tidemark/engine/asio.hpp>
+
+#include "page.hpp"
+
+namespace tus {
+namespace {
+
+using http::field;
+using http::status;
+using tidemark::AppendResult;
+using tidemark::AppendStatus;
+using tidemark::Errc;
+using tidemark::SQLiteStorage;
+using tidemark::StorageError;
+using tidemark::Task;
+using tidemark::Upload;
+using tidemark::UploadId;
+
+[[noreturn]] void refuse_unknown() {
+  throw HttpError(status::not_found, "there is no such upload");
+}
+
+/// Ends the present writer, if there is one, so that the offset told is the one that stays.
+Task<std::optional<Upload>> settle_upload(SQLiteStorage& storage, UploadId id) {
+  std::optional<Upload> upload = co_await storage.get_upload(id);
+  if (!upload || upload->completed) co_return upload;
+  try {
+    tidemark::WriterOptions options{.offset = {}, .take_over = true};
+    const auto writer = co_await storage.open_writer(id, options);
+    co_await writer->close();
+  } catch (const StorageError& error) {
+    if (error.code() != Errc::already_complete && error.code() != Errc::not_found) throw;
+  }
+  co_return co_await storage.get_upload(id);
+}
+
+/// Makes a final upload, if all its parts are complete. False: one is not.
+Task<bool> join_parts(SQLiteStorage& storage, UploadId id, std::vector<UploadId> parts,
+                      tidemark::Metadata metadata) {
+  for (const UploadId& part : parts) {
+    const std::optional<Upload> upload = co_await storage.get_upload(part);
+    if (!upload) throw HttpError(status::not_found, "a part of the final upload is not there");
+    if (!upload->completed) co_return false;
+  }
+  co_await storage.concatenate(id, std::move(parts), std::move(metadata));
+  co_return true;
+}
+
+/// What became of the body, where the result of the writer does not say it.
+void check_body(const RequestBody& body) {
+  switch (body.state()) {
+    case RequestBody::State::malformed:
+      throw HttpError(status::bad_request, "the chunks of the body are malformed");
+    case RequestBody::State::timed_out:
+      throw HttpError(status::request_timeout, "the body took too long to arrive");
+    case RequestBody::State::broken_off:
+      throw HttpError(status::bad_request, "the body broke off");
+    case RequestBody::State::interrupted:
+      throw HttpError(status::service_unavailable, "the server is leaving");
+    case RequestBody::State::open:
+    case RequestBody::State::complete:
+      return;
+  }
+}
+
+void check_result(const AppendResult& result, const RequestBody& body) {
+  switch (result.status) {
+    case AppendStatus::committed:
+      return check_body(body);
+    case AppendStatus::offset_conflict:
+      throw HttpError(status::conflict,
+                      "the upload stands at offset " + std::to_string(result.offset));
+    case AppendStatus::taken_over:
+      throw HttpError(status::conflict, "another request has taken the upload over");
+    case AppendStatus::checksum_mismatch:
+      check_body(body);
+      throw HttpError(k_checksum_mismatch, "the bytes are not those of Upload-Checksum");
+    case AppendStatus::canceled:
+      throw HttpError(status::service_unavailable, "the server is leaving");
+  }
+}
+
+}  // namespace
+
+HttpError to_http_error(const StorageError& error) {
+  const auto answer = [&](status code) { return HttpError(code, error.code().message()); };
+  switch (static_cast<Errc>(error.code().value())) {
+    case Errc::not_found:
+      return answer(status::not_found);
+    case Errc::already_exists:
+      return answer(status::conflict);
+    case Errc::length_exceeded:
+      return answer(status::payload_too_large);
+    case Errc::already_complete:
+      return answer(status::forbidden);
+    case Errc::expired:
+      return answer(status::gone);
+    case Errc::invalid_argument:
+      return answer(status::bad_request);
+    case Errc::lock_timeout:
+      return answer(status::locked);
+    case Errc::no_space:
+    case Errc::quota_exceeded:
+      return answer(status::insufficient_storage);
+    case Errc::busy:
+    case Errc::shutting_down:
+      return answer(status::service_unavailable);
+    case Errc::corrupt:
+    case Errc::io_error:
+      break;
+  }
+  return answer(status::internal_server_error);
+}
+
+Awaitable<Response> Service::answer(const action::Capabilities& /*wanted*/, Exchange /*exchange*/) {
+  co_return tell_capabilities(options_.protocol);
+}
+
+Awaitable<Response> Service::answer(const action::Create& wanted, Exchange exchange) {
+  const UploadId id = make_id(wanted.concatenation.partial);
+  Response response = make_response(status::created);
+  response.set(field::location, options_.protocol.base_path + std::string(id.view()));
+  if (!wanted.concatenation.parts.empty()) {
+    co_await create_final(id, wanted, exchange.request);
+    co_return response;
+  }
+  std::optional<tidemark::SystemTime> expires_at;
+  if (options_.expire_after) {
+    expires_at = storage_.executor().environment().system_now() + *options_.expire_after;
+  }
+  tidemark::Metadata metadata = wanted.metadata;
+  co_await tidemark::async(
+      storage_.create_upload(id, wanted.length, std::move(metadata), expires_at), k_await);
+  if (wanted.has_bytes) {
+    bool mismatched = false;
+    try {
+      co_await receive(id, 0, wanted.checksum, wanted.checksum_follows, exchange, response);
+    } catch (const HttpError& error) {
+      mismatched = error.status() == k_checksum_mismatch;
+      if (!mismatched) throw;
+    }
+    if (mismatched) {  // Its address is told to nobody.
+      co_await tidemark::async(storage_.delete_upload(id), k_await);
+      throw HttpError(k_checksum_mismatch, "the bytes are not those of Upload-Checksum");
+    }
+  }
+  if (expires_at) {
+    response.set("Upload-Expires",
+                 format_http_date(std::chrono::floor<std::chrono::seconds>(*expires_at)));
+  }
+  co_return response;
+}
+
+Awaitable<void> Service::create_final(UploadId id, const action::Create& wanted,
+                                      const RequestHeader& request) {
+  for (const UploadId& part : wanted.concatenation.parts) {
+    if (!is_partial(part)) {
+      throw HttpError(status::bad_request, "a part of a final upload is not a partial upload");
+    }
+  }
+  tidemark::Metadata metadata = wanted.metadata;
+  std::vector<UploadId> parts = wanted.concatenation.parts;
+  const bool joined = co_await tidemark::async(
+      join_parts(storage_, id, std::move(parts), std::move(metadata)), k_await);
+  if (joined) co_return;
+  // concatenation-unfinished: joined when somebody asks for it and its parts are complete.
+  const auto given = request["Upload-Metadata"];
+  std::string note = format_concat(wanted.concatenation.parts, options_.protocol.base_path) + '\n' +
+                     std::string(given.data(), given.size());
+  std::string name(id.view());
+  co_await tidemark::async(unfinished_.set_url(std::move(name), std::move(note)), k_await);
+}
+
+Awaitable<std::optional<Upload>> Service::finish_final(UploadId id) {
+  std::string name(id.view());
+  const std::optional<std::string> note =
+      co_await tidemark::async(unfinished_.get_url(name), k_await);
+  if (!note) co_return std::nullopt;
+  const std::size_t line = note->find('\n');
+  Upload upload{id, {}};
+  upload.parts = parse_concat(note->substr(0, line), options_.protocol.base_path).parts;
+  upload.metadata = parse_metadata(note->substr(line + 1));
+  std::vector<UploadId> parts = upload.parts;
+  tidemark::Metadata metadata = upload.metadata;
+  const bool joined = co_await tidemark::async(
+      join_parts(storage_, id, std::move(parts), std::move(metadata)), k_await);
+  if (!joined) co_return upload;
+  co_await tidemark::async(unfinished_.remove_url(name), k_await);
+  co_return co_await tidemark::async(storage_.get_upload(id), k_await);
+}
+
+Awaitable<Upload> Service::find(UploadId id) {
+  std::optional<Upload> upload = co_await tidemark::async(storage_.get_upload(id), k_await);
+  if (!upload) upload = co_await finish_final(id);
+  if (!upload) refuse_unknown();
+  co_return *std::move(upload);
+}
+
+Awaitable<Upload> Service::settle(UploadId id) {
+  std::optional<Upload> upload = co_await tidemark::async(settle_upload(storage_, id), k_await);
+  if (!upload) upload = co_await finish_final(id);
+  if (!upload) refuse_unknown();
+  co_return *std::move(upload);
+}
+
+Awaitable<void> Service::receive(UploadId id, std::uint64_t offset,
+                                 const std::optional<ExpectedDigest>& checksum,
+                                 bool checksum_follows, Exchange exchange, Response& response) {
+  std::optional<BodyDigest> digest;
+  if (checksum) {
+    digest.emplace(checksum->algorithm);
+    digest->expect(*checksum);
+  } else if (checksum_follows) {
+    digest.emplace(std::nullopt);
+  }
+  const AppendResult result = co_await receive_upload(storage_, id, offset, exchange.client,
+                                                      exchange.body, digest ? &*digest : nullptr);
+  if (result.offset > offset) counters.bytes_received += result.offset - offset;
+  check_result(result, exchange.body);
+  response.set("Upload-Offset", std::to_string(result.offset));
+}
+
+Awaitable<Response> Service::answer(const action::Append& wanted, Exchange exchange) {
+  Response response = make_response(status::no_content);
+  if (wanted.length) {
+    const Upload upload = co_await settle(wanted.id);
+    if (!upload.length) {
+      co_await tidemark::async(storage_.set_length(wanted.id, *wanted.length), k_await);
+    } else if (upload.length != wanted.length) {
+      throw HttpError(status::bad_request, "Upload-Length is not the one that was told before");
+    }
+  }
+  std::optional<Errc> refusal;
+  try {
+    co_await receive(wanted.id, wanted.offset, wanted.checksum, wanted.checksum_follows, exchange,
+                     response);
+  } catch (const StorageError& error) {
+    if (error.code() == Errc::already_complete) refusal = Errc::already_complete;
+    if (error.code() == Errc::not_found) refusal = Errc::not_found;
+    if (!refusal) throw;
+  }
+  if (!refusal && !options_.expire_after) co_return response;
+  const Upload upload = co_await find(wanted.id);
+  if (refusal) {
+    if (!upload.parts.empty()) {
+      throw HttpError(status::forbidden, "a final upload takes no bytes");
+    }
+    if (upload.offset != wanted.offset) {
+      throw HttpError(status::conflict, "the upload is complete");
+    }
+    // A client that did not hear the last answer asks once more.
+    if (exchange.body.announced_bytes() != 0U) {
+      throw HttpError(status::payload_too_large, "the upload is complete");
+    }
+    response.set("Upload-Offset", std::to_string(upload.offset));
+  }
+  add_expiry(response, upload);
+  co_return response;
+}
+
+Awaitable<Response> Service::answer(const action::TellOffset& wanted, Exchange /*exchange*/) {
+  const Upload upload = co_await settle(wanted.id);
+  co_return tell_offset(upload, options_.protocol);
+}
+
+Awaitable<Response> Service::answer(const action::Terminate& wanted, Exchange /*exchange*/) {
+  const Upload upload = co_await find(wanted.id);
+  co_await tidemark::async(storage_.delete_upload(upload.id), k_await);
+  if (!upload.parts.empty()) {
+    std::string name(upload.id.view());
+    co_await tidemark::async(unfinished_.remove_url(std::move(name)), k_await);
+  }
+  co_return make_response(status::no_content);
+}
+
+Awaitable<Response> Service::answer(const action::ListUploads& wanted, Exchange /*exchange*/) {
+  const tidemark::UploadPage page =
+      co_await tidemark::async(storage_.list_uploads(wanted.after, wanted.limit), k_await);
+  Response response = make_response(status::ok);
+  response.set(field::content_type, "application/json");
+  response.set(field::cache_control, "no-store");
+  response.body() = format_listing(page.uploads, page.next);
+  co_return response;
+}
+
+Awaitable<Response> Service::answer(const action::TellHealth& /*wanted*/, Exchange /*exchange*/) {
+  // It answers only if the storage does.
+  co_await tidemark::async(storage_.list_uploads({}, 1), k_await);
+  Response response = make_response(status::ok);
+  response.set(field::content_type, "text/plain; charset=utf-8");
+  response.set(field::cache_control, "no-store");
+  response.body() = "ok\n";
+  co_return response;
+}
+
+Awaitable<Response> Service::answer(const action::TellMetrics& /*wanted*/, Exchange /*exchange*/) {
+  Response response = make_response(status::ok);
+  response.set(field::content_type, "text/plain; version=0.0.4");
+  response.body() = format_metrics(counters, storage_.stats());
+  co_return response;
+}
+
+Awaitable<Response> Service::answer(const action::GetPage& wanted, Exchange /*exchange*/) {
+  const PageFile* const file = find_page_file(wanted.path);
+  if (file == nullptr) throw HttpError(status::not_found, "there is no such page");
+  Response response = make_response(status::ok);
+  response.set(field::content_type, file->content_type);
+  response.set(field::cache_control, "no-cache");
+  response.set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'");
+  response.set("Referrer-Policy", "no-referrer");
+  response.content_length(file->text.size());
+  if (!wanted.header_only) response.body() = file->text;
+  co_return response;
+}
+
+}  // namespace tus

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+
+#include <tidemark/storage/file_url_storage.hpp>
+#include <tidemark/storage/sqlite_storage.hpp>
+
+#include "metrics.hpp"
+#include "protocol.hpp"
+#include "receive_upload.hpp"
+
+namespace tus {
+
+/// A request while it is answered.
+struct Exchange {
+  const RequestHeader& request;
+  ClientSocket& client;
+  RequestBody& body;
+};
+
+/// Answers what a request asks for from the storage. One for a server; any of its threads.
+/// What goes wrong is thrown: HttpError, or StorageError, which `to_http_error` translates.
+class Service {
+ public:
+  struct Options {
+    ProtocolOptions protocol = {};
+    std::optional<std::chrono::seconds> expire_after = {};
+  };
+
+  /// `unfinished` keeps the final uploads whose parts are not all there yet.
+  Service(tidemark::SQLiteStorage& storage, tidemark::FileURLStorage& unfinished, Options options)
+      : storage_(storage), unfinished_(unfinished), options_(std::move(options)) {}
+
+  Awaitable<Response> answer(const action::Capabilities& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::Create& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::Append& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::TellOffset& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::Terminate& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::ListUploads& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::TellHealth& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::TellMetrics& wanted, Exchange exchange);
+  Awaitable<Response> answer(const action::GetPage& wanted, Exchange exchange);
+
+  /// The upload, for whoever reads its content.
+  Awaitable<tidemark::Upload> find(tidemark::UploadId id);
+
+  const ProtocolOptions& protocol() const { return options_.protocol; }
+  tidemark::SQLiteStorage& storage() { return storage_; }
+
+  Counters counters;
+
+ private:
+  Awaitable<tidemark::Upload> settle(tidemark::UploadId id);
+  Awaitable<void> create_final(tidemark::UploadId id, const action::Create& wanted,
+                               const RequestHeader& request);
+  Awaitable<std::optional<tidemark::Upload>> finish_final(tidemark::UploadId id);
+  Awaitable<void> receive(tidemark::UploadId id, std::uint64_t offset,
+                          const std::optional<ExpectedDigest>& checksum, bool checksum_follows,
+                          Exchange exchange, Response& response);
+
+  tidemark::SQLiteStorage& storage_;
+  tidemark::FileURLStorage& unfinished_;
+  const Options options_;
+};
+
+HttpError to_http_error(const tidemark::StorageError& error);
+
+}  // namespace tus

@@ -1,0 +1,386 @@
+// The tus server over the wire: what each request is answered. The protocol: https://tus.io
+
+#include "../catch.hpp"
+#include "tus_fixture.hpp"
+
+using namespace tidemark;
+using namespace tidemark::test;
+
+TEST_CASE("OPTIONS tells what the server can do") {
+  TusFixture tus({"--max-size", "1000"});
+  const HttpResponse answer = tus.http.ask("OPTIONS", "/files/", {{"Origin", "http://page"}});
+  CHECK(answer.result_int() == 204);
+  CHECK(field(answer, "Tus-Version") == "1.0.0");
+  CHECK(field(answer, "Tus-Max-Size") == "1000");
+  CHECK(field(answer, "Tus-Checksum-Algorithm") == "sha1,sha256,md5,crc32");
+  CHECK(field(answer, "Access-Control-Allow-Origin") == "*");
+  CHECK(field(answer, "Access-Control-Allow-Methods").find("PATCH") != std::string::npos);
+  CHECK(field(answer, "Content-Length").empty());
+  for (const char* extension :
+       {"creation", "creation-with-upload", "creation-defer-length", "termination", "expiration",
+        "checksum", "checksum-trailer", "concatenation", "concatenation-unfinished"}) {
+    INFO(extension);
+    CHECK((',' + field(answer, "Tus-Extension") + ',').find("," + std::string(extension) + ",") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("an upload is created, grows, and is given back") {
+  TusFixture tus;
+  const std::string bytes = test_text(1, 10'000);
+  const HttpResponse created = tus.tus("POST", "/files/", {{"Upload-Length", "10000"}});
+  REQUIRE(created.result_int() == 201);
+  const std::string location = field(created, "Location");
+  REQUIRE(location.starts_with("/files/"));
+  CHECK(field(created, "Tus-Resumable") == "1.0.0");
+
+  const HttpResponse begun = tus.head(location);
+  CHECK(begun.result_int() == 200);
+  CHECK(field(begun, "Upload-Offset") == "0");
+  CHECK(field(begun, "Upload-Length") == "10000");
+  CHECK(field(begun, "Cache-Control") == "no-store");
+
+  const HttpResponse first = tus.patch(location, 0, bytes.substr(0, 3'000));
+  CHECK(first.result_int() == 204);
+  CHECK(field(first, "Upload-Offset") == "3000");
+  CHECK(field(first, "Content-Length").empty());
+  CHECK(tus.offset(location) == 3'000);
+  CHECK(field(tus.patch(location, 3'000, bytes.substr(3'000)), "Upload-Offset") == "10000");
+  CHECK(tus.content(location) == bytes);
+  CHECK(contents(tus.data_file(location)) == bytes);
+}
+
+TEST_CASE("a wrong request is refused as the protocol says") {
+  TusFixture tus({"--max-size", "1000"});
+  const std::string location = tus.create(100);
+  REQUIRE(tus.patch(location, 0, "0123456789").result_int() == 204);
+  const Fields version{{"Tus-Resumable", "1.0.0"}};
+  const std::string unknown = "/files/0123456789abcdef0123456789abcdef";
+
+  struct Case {
+    int status;
+    std::string method, target;
+    Fields fields;
+    std::string body = "";
+  };
+  const std::pair<std::string_view, std::string> v{"Tus-Resumable", "1.0.0"};
+  const std::pair<std::string_view, std::string> type{"Content-Type", k_offset_octets};
+  const std::vector<Case> cases{
+      {412, "POST", "/files/", {{"Upload-Length", "1"}}},
+      {412, "POST", "/files/", {{"Upload-Length", "1"}, {"Tus-Resumable", "0.2.2"}}},
+      {412, "HEAD", location, {{"Tus-Resumable", "2.0.0"}}},
+      {412, "PATCH", location, {type, {"Upload-Offset", "10"}}, "x"},
+      {412, "DELETE", location, {}},
+      {400, "POST", "/files/", {v}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "-1"}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "1e3"}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", ""}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "9223372036854775808"}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "5"}, {"Upload-Defer-Length", "1"}}},
+      {400, "POST", "/files/", {v, {"Upload-Defer-Length", "2"}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "5"}, {"Upload-Length", "6"}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "5"}, {"Upload-Metadata", "a !!!!"}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "5"}, {"Upload-Metadata", "a YQ==,a YQ=="}}},
+      {400, "POST", "/files/", {v, {"Upload-Length", "5"}, {"Upload-Concat", "whole"}}},
+      {400, "POST", "/files/", {v, {"Upload-Concat", "final;"}}},
+      {400, "POST", "/files/", {v, {"Upload-Concat", "final;/files/../x"}}},
+      {400, "POST", "/files/", {v, {"Upload-Concat", "final;" + location}}},  // Not a partial one.
+      {404, "POST", "/files/", {v, {"Upload-Concat", "final;" + unknown + "-part"}}},
+      {413, "POST", "/files/", {v, {"Upload-Length", "1001"}}},
+      {201, "POST", "/files/", {v, {"Upload-Length", "1000"}}},
+      {201, "POST", "/files", {v, {"Upload-Length", "999"}}},
+      {404, "HEAD", unknown, {v}},
+      {404, "PATCH", unknown, {v, type, {"Upload-Offset", "0"}}, "x"},
+      {404, "DELETE", unknown, {v}},
+      {404, "GET", unknown, {}},
+      {404, "HEAD", "/files/..", {v}},
+      {404, "HEAD", "/files/a/b", {v}},
+      {404, "HEAD", "/files/a%2e", {v}},
+      {404, "GET", "/files/" + std::string(65, 'a'), {}},
+      {404, "GET", "/none", {}},
+      {405, "PUT", location, {v}},
+      {405, "POST", location, {v}},
+      {405, "DELETE", "/files/", {v}},
+      {405, "POST", "/", {v}},
+      {415, "PATCH", location, {v, {"Upload-Offset", "10"}}, "x"},
+      {415, "PATCH", location, {v, {"Upload-Offset", "10"}, {"Content-Type", "text/plain"}}, "x"},
+      {400, "PATCH", location, {v, type}, "x"},
+      {400, "PATCH", location, {v, type, {"Upload-Offset", "ten"}}, "x"},
+      {400, "PATCH", location, {v, type, {"Upload-Offset", "10"}, {"Upload-Length", "99"}}, "x"},
+      {400,
+       "PATCH",
+       location,
+       {v, type, {"Upload-Offset", "10"}, {"Upload-Checksum", "sha9 YQ=="}},
+       "x"},
+      {400,
+       "PATCH",
+       location,
+       {v, type, {"Upload-Offset", "10"}, {"Upload-Checksum", "md5 YQ=="}},
+       "x"},
+      {409, "PATCH", location, {v, type, {"Upload-Offset", "9"}}, "x"},
+      {409, "PATCH", location, {v, type, {"Upload-Offset", "11"}}, "x"},
+      {413, "PATCH", location, {v, type, {"Upload-Offset", "10"}}, std::string(91, 'x')},
+      {400, "GET", "/files/?limit=0", {}},
+      {400, "GET", "/files/?limit=1001", {}},
+      {400, "GET", "/files/?after=..", {}},
+  };
+  for (const Case& each : cases) {
+    INFO(each.method << ' ' << each.target << ' '
+                     << (each.fields.empty() ? "" : each.fields.back().second));
+    HttpConnection http(tus.server);
+    const HttpResponse answer = http.ask(each.method, each.target, each.fields, each.body);
+    CHECK(static_cast<int>(answer.result_int()) == each.status);
+    CHECK(field(answer, "Tus-Resumable") == "1.0.0");
+    CHECK((field(answer, "Tus-Version") == "1.0.0") == (each.status == 412));
+  }
+  CHECK(tus.offset(location) == 10);
+  CHECK(contents(tus.data_file(location)).substr(0, 10) == "0123456789");
+}
+
+TEST_CASE("metadata comes back as it came") {
+  TusFixture tus;
+  // Text, a flag, bytes that are no text, and a text that would end a header.
+  const std::string metadata = "filename aMOkdHRlLnR4dA==,is_public,raw //79,evil YQ0KWDogeQ==";
+  const std::string location = tus.create(5, {{"Upload-Metadata", metadata}});
+  CHECK(field(tus.head(location), "Upload-Metadata") == metadata);
+  const HttpResponse content = tus.http.ask("HEAD", location, {});
+  CHECK(field(content, "Content-Disposition") == "attachment; filename*=UTF-8''h%C3%A4tte.txt");
+}
+
+TEST_CASE("a method can be told by X-HTTP-Method-Override") {
+  TusFixture tus;
+  const std::string location = tus.create(3);
+  const HttpResponse answer = tus.tus("POST", location,
+                                      {{"X-HTTP-Method-Override", "PATCH"},
+                                       {"Content-Type", k_offset_octets},
+                                       {"Upload-Offset", "0"}},
+                                      "abc");
+  CHECK(answer.result_int() == 204);
+  CHECK(tus.content(location) == "abc");
+}
+
+TEST_CASE("an upload is created with its first bytes") {
+  TusFixture tus;
+  const HttpResponse answer = tus.tus(
+      "POST", "/files/", {{"Upload-Length", "6"}, {"Content-Type", k_offset_octets}}, "abc");
+  REQUIRE(answer.result_int() == 201);
+  CHECK(field(answer, "Upload-Offset") == "3");
+  const std::string location = field(answer, "Location");
+  CHECK(tus.patch(location, 3, "def").result_int() == 204);
+  CHECK(tus.content(location) == "abcdef");
+}
+
+TEST_CASE("a length is told later, with a PATCH") {
+  TusFixture tus;
+  const HttpResponse created = tus.tus("POST", "/files/", {{"Upload-Defer-Length", "1"}});
+  REQUIRE(created.result_int() == 201);
+  const std::string location = field(created, "Location");
+  CHECK(field(tus.head(location), "Upload-Defer-Length") == "1");
+  CHECK(tus.patch(location, 0, "abc").result_int() == 204);
+  CHECK(tus.patch(location, 3, "def", {{"Upload-Length", "6"}}).result_int() == 204);
+  const HttpResponse told = tus.head(location);
+  CHECK(field(told, "Upload-Length") == "6");
+  CHECK(field(told, "Upload-Defer-Length").empty());
+  CHECK(tus.content(location) == "abcdef");
+}
+
+TEST_CASE("bytes that do not match their checksum are not kept") {
+  TusFixture tus;
+  const std::pair<const char*, const char*> digests[] = {
+      {"sha1", "qZk+NkcGgWq6PiVxeFDCbJzQ2J0="},
+      {"sha256", "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="},
+      {"md5", "kAFQmDzST7DWlj99KOF/cg=="},
+      {"crc32", "NSRBwg=="}};
+  for (const auto& [algorithm, digest] : digests) {
+    INFO(algorithm);
+    const std::string location = tus.create(3);
+    const Fields checksum{{"Upload-Checksum", std::string(algorithm) + ' ' + digest}};
+    const HttpResponse refused = tus.patch(location, 0, "abd", checksum);
+    CHECK(refused.result_int() == 460);
+    CHECK(refused.reason() == "Checksum Mismatch");
+    CHECK(tus.offset(location) == 0);
+    CHECK(tus.patch(location, 0, "abc", checksum).result_int() == 204);
+    CHECK(tus.content(location) == "abc");
+  }
+}
+
+TEST_CASE("a checksum may follow in the trailer") {
+  TusFixture tus;
+  const std::string location = tus.create(3);
+  const std::string header =
+      patch_header(location, 0, "Transfer-Encoding: chunked\r\nTrailer: Upload-Checksum");
+  SECTION("a right one") {
+    tus.http.send(header + chunk("ab") + chunk("c") +
+                  "0\r\nUpload-Checksum: md5 kAFQmDzST7DWlj99KOF/cg==\r\n\r\n");
+    CHECK(tus.http.receive().result_int() == 204);
+    CHECK(tus.content(location) == "abc");
+  }
+  SECTION("a wrong one") {
+    tus.http.send(header + chunk("abd") +
+                  "0\r\nUpload-Checksum: md5 kAFQmDzST7DWlj99KOF/cg==\r\n\r\n");
+    CHECK(tus.http.receive().result_int() == 460);
+    CHECK(tus.offset(location) == 0);
+  }
+  SECTION("none") {
+    tus.http.send(header + chunk("abc") + "0\r\n\r\n");
+    CHECK(tus.http.receive().result_int() == 400);
+    CHECK(tus.offset(location) == 0);
+  }
+}
+
+TEST_CASE("partial uploads become a final one") {
+  TusFixture tus;
+  const std::string first = tus.create(3, {{"Upload-Concat", "partial"}});
+  const std::string second = tus.create(4, {{"Upload-Concat", "partial"}});
+  CHECK(field(tus.head(first), "Upload-Concat") == "partial");
+  REQUIRE(tus.patch(first, 0, "abc").result_int() == 204);
+  const std::string concat = "final;" + first + ' ' + second;
+  const Fields request{{"Upload-Concat", "final;http://elsewhere" + first + ' ' + second},
+                       {"Upload-Metadata", "filename YQ=="}};
+  SECTION("that are complete") {
+    REQUIRE(tus.patch(second, 0, "defg").result_int() == 204);
+    const std::string whole = field(tus.tus("POST", "/files/", request), "Location");
+    CHECK(tus.content(whole) == "abcdefg");
+    const HttpResponse told = tus.head(whole);
+    CHECK(field(told, "Upload-Concat") == concat);
+    CHECK(field(told, "Upload-Offset") == "7");
+    CHECK(field(told, "Upload-Metadata") == "filename YQ==");
+    CHECK(tus.patch(whole, 7, "x").result_int() == 403);
+  }
+  SECTION("one of which is not yet") {
+    const HttpResponse created = tus.tus("POST", "/files/", request);
+    REQUIRE(created.result_int() == 201);
+    const std::string whole = field(created, "Location");
+    const HttpResponse told = tus.head(whole);
+    CHECK(told.result_int() == 200);
+    CHECK(field(told, "Upload-Concat") == concat);
+    CHECK(field(told, "Upload-Offset").empty());
+    HttpConnection other(tus.server);
+    CHECK(other
+              .ask("PATCH", whole,
+                   {{"Tus-Resumable", "1.0.0"},
+                    {"Upload-Offset", "0"},
+                    {"Content-Type", k_offset_octets}},
+                   "x")
+              .result_int() == 403);
+    REQUIRE(tus.patch(second, 0, "defg").result_int() == 204);
+    CHECK(field(tus.head(whole), "Upload-Offset") == "7");
+    CHECK(tus.content(whole) == "abcdefg");
+  }
+  SECTION("of which one is gone") {
+    CHECK(tus.tus("DELETE", second, {}).result_int() == 204);
+    CHECK(tus.tus("POST", "/files/", request).result_int() == 404);
+  }
+}
+
+TEST_CASE("an upload is terminated") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  REQUIRE(tus.patch(location, 0, "abc").result_int() == 204);
+  CHECK(tus.tus("DELETE", location, {}).result_int() == 204);
+  CHECK(tus.head(location).result_int() == 404);
+  CHECK(!std::filesystem::exists(tus.data_file(location)));
+}
+
+TEST_CASE("an upload expires, and says when") {
+  TusFixture tus({"--expire-after", "1s"});
+  const HttpResponse created = tus.tus("POST", "/files/", {{"Upload-Length", "10"}});
+  const std::string location = field(created, "Location");
+  CHECK(field(created, "Upload-Expires").ends_with(" GMT"));
+  int status = 204;
+  // It is the server's clock that passes; each request asks it.
+  for (std::uint64_t offset = 0; status == 204 && offset == 0;) {
+    status = static_cast<int>(tus.head(location).result_int()) == 200 ? 204 : 410;
+  }
+  CHECK(status == 410);
+  CHECK(tus.patch(location, 0, "x").result_int() == 410);
+}
+
+TEST_CASE("bounds of the server are told from a full disk") {
+  TusFixture tus({"--quota", "100"});
+  const std::string location = tus.create(60);
+  REQUIRE(!location.empty());
+  CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "41"}}).result_int() == 507);
+  CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "40"}}).result_int() == 201);
+}
+
+TEST_CASE("the content is given in ranges") {
+  TusFixture tus;
+  const std::string location = tus.create(10, {{"Upload-Metadata", "filetype aW1hZ2UvcG5n"}});
+  const auto get = [&](const Fields& fields) { return tus.http.ask("GET", location, fields); };
+  CHECK(get({}).result_int() == 204);
+  CHECK(get({{"Range", "bytes=0-"}}).result_int() == 416);
+  REQUIRE(tus.patch(location, 0, "012345").result_int() == 204);
+
+  const HttpResponse growing = get({});
+  CHECK(growing.result_int() == 206);
+  CHECK(growing.body() == "012345");
+  CHECK(field(growing, "Content-Range") == "bytes 0-5/10");
+  const std::string tag = field(growing, "ETag");
+  REQUIRE(tus.patch(location, 6, "6789").result_int() == 204);
+
+  const HttpResponse whole = get({});
+  CHECK(whole.result_int() == 200);
+  CHECK(field(whole, "Content-Type") == "image/png");
+  CHECK(field(whole, "X-Content-Type-Options") == "nosniff");
+  CHECK(field(whole, "ETag") == tag);
+  const HttpResponse rest = get({{"Range", "bytes=6-"}, {"If-Range", tag}});
+  CHECK(rest.result_int() == 206);
+  CHECK(rest.body() == "6789");
+  CHECK(get({{"Range", "bytes=-3"}}).body() == "789");
+  CHECK(get({{"Range", "bytes=2-3"}}).body() == "23");
+  CHECK(get({{"Range", "bytes=9-99"}}).body() == "9");
+  CHECK(get({{"Range", "bytes=6-"}, {"If-Range", "\"other\""}}).body() == "0123456789");
+  CHECK(get({{"Range", "bytes=1-2,4-5"}}).body() == "0123456789");
+  CHECK(get({{"If-None-Match", tag}}).result_int() == 304);
+  const HttpResponse beyond = get({{"Range", "bytes=10-"}});
+  CHECK(beyond.result_int() == 416);
+  CHECK(field(beyond, "Content-Range") == "bytes */10");
+  const HttpResponse head = tus.http.ask("HEAD", location, {{"Range", "bytes=2-3"}});
+  CHECK(head.result_int() == 206);
+  CHECK(field(head, "Content-Length") == "2");
+}
+
+TEST_CASE("uploads are listed page by page") {
+  TusFixture tus;
+  for (int i = 0; i < 3; ++i) tus.create(5, {{"Upload-Metadata", "filename YQ==,flag"}});
+  const HttpResponse first = tus.http.ask("GET", "/files/?limit=2", {});
+  CHECK(field(first, "Content-Type") == "application/json");
+  CHECK(first.body().find(R"("metadata":{"filename":"a","flag":null})") != std::string::npos);
+  const std::size_t next = first.body().find(R"("next":")");
+  REQUIRE(next != std::string::npos);
+  const HttpResponse last =
+      tus.http.ask("GET", "/files/?after=" + first.body().substr(next + 8, 32), {});
+  CHECK(last.body().find(R"("next":null)") != std::string::npos);
+}
+
+TEST_CASE("the page, the health and the metrics are served") {
+  TusFixture tus;
+  CHECK(tus.http.ask("GET", "/healthz", {}).body() == "ok\n");
+  tus.create(5);
+  const std::string metrics = tus.http.ask("GET", "/metrics", {}).body();
+  CHECK(metrics.find("\ntidemark_uploads_created_total 1\n") != std::string::npos);
+  CHECK(metrics.find("\ntus_connections 1\n") != std::string::npos);
+  const HttpResponse page = tus.http.ask("GET", "/", {});
+  CHECK(field(page, "Content-Type") == "text/html; charset=utf-8");
+  CHECK(field(page, "Content-Security-Policy").starts_with("default-src 'self'"));
+  CHECK(page.body().find("page.js") != std::string::npos);
+  CHECK(tus.http.ask("HEAD", "/page.js", {}).result_int() == 200);
+}
+
+TEST_CASE("wrong arguments end the server with a message") {
+  TemporaryFolder folder;
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--listen", "nowhere"},
+                                                    {"--listen", "127.0.0.1:65536"},
+                                                    {"--base-path", "/"},
+                                                    {"--threads", "0"},
+                                                    {"--threads", "65"},
+                                                    {"--max-size", "0"},
+                                                    {"--idle-timeout", "0"},
+                                                    {"--durability", "some"},
+                                                    {"--unknown"}}) {
+    const ExampleResult result = run_example(folder.path(), "tus_server", arguments);
+    CHECK(result.exit_code == 2);
+    CHECK(result.errors.starts_with("tus_server: "));
+  }
+}
