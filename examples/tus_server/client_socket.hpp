@@ -17,9 +17,11 @@ namespace tus {
 class ClientSocket final : public Deadlines::Watched,
                            public std::enable_shared_from_this<ClientSocket> {
  public:
-  ClientSocket(Socket connected, Deadlines& deadlines)
-      : socket(std::move(connected)), deadlines_(deadlines), place_(deadlines.add(*this)) {}
-  ~ClientSocket() { deadlines_.remove(place_); }
+  ClientSocket(Socket connected, std::shared_ptr<Deadlines> deadlines)
+      : socket(std::move(connected)),
+        deadlines_(std::move(deadlines)),
+        place_(deadlines_->add(*this)) {}
+  ~ClientSocket() { deadlines_->remove(place_); }
   ClientSocket(const ClientSocket&) = delete;
   ClientSocket& operator=(const ClientSocket&) = delete;
 
@@ -57,7 +59,8 @@ class ClientSocket final : public Deadlines::Watched,
     socket.cancel(ignored);
   }
 
-  Deadlines& deadlines_;
+  // Shared: what its context still holds when it goes away outlives the thread's own objects.
+  const std::shared_ptr<Deadlines> deadlines_;
   const Deadlines::Place place_;
 };
 

@@ -207,7 +207,7 @@ Awaitable<void> Connection::linger() {
   constexpr std::size_t k_most_bytes = std::size_t{1} << 20;
   boost::system::error_code error;
   client_->socket.shutdown(Socket::shutdown_send, error);
-  client_->set_time_limit(std::chrono::seconds(2));
+  client_->set_time_limit(std::chrono::milliseconds(leaving_ ? 200 : 2000));
   std::array<char, 4096> unwanted{};
   for (std::size_t size = 0; !error && size < k_most_bytes;) {
     size += co_await client_->socket.async_read_some(asio::buffer(unwanted),
@@ -218,13 +218,14 @@ Awaitable<void> Connection::linger() {
 void Connection::count(const RequestHeader& request, http::status status, Clock::time_point began) {
   const auto code = static_cast<unsigned>(status);
   ++service_.counters.answers[code / 100];
-  // Each piece of each upload would drown the rest.
-  if (status == status::no_content && request.method() == http::verb::patch) return;
-  const auto took = std::chrono::duration<double, std::milli>(Clock::now() - began);
+  // Each piece of each upload, and each look of a page at the list, would drown the rest.
+  const http::verb method = request.method();
+  if (code < 300 && (method == http::verb::patch || method == http::verb::get)) return;
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began);
   log("request", {{"method", std::string(request.method_string())},
                   {"target", std::string(request.target().substr(0, 200))},
                   {"status", code},
-                  {"ms", took.count()}});
+                  {"us", took.count()}});
 }
 
 }  // namespace tus

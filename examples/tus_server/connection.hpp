@@ -35,10 +35,10 @@ class ConnectionSlot {
 /// a rule, or `leave` is called. For the thread of its io_context.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(ConnectionSlot slot, Socket socket, Deadlines& deadlines, Service& service,
-             const ConnectionLimits& limits)
+  Connection(ConnectionSlot slot, Socket socket, std::shared_ptr<Deadlines> deadlines,
+             Service& service, const ConnectionLimits& limits)
       : slot_(std::move(slot)),
-        client_(std::make_shared<ClientSocket>(std::move(socket), deadlines)),
+        client_(std::make_shared<ClientSocket>(std::move(socket), std::move(deadlines))),
         service_(service),
         limits_(limits) {}
 

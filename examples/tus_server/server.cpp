@@ -29,7 +29,7 @@ constexpr Clock::duration k_patience = 2s;
 struct Server::Worker {
   asio::io_context context{1};
   asio::executor_work_guard<IoExecutor> work{context.get_executor()};
-  Deadlines deadlines{context};
+  std::shared_ptr<Deadlines> deadlines = std::make_shared<Deadlines>(context);
   std::list<Connection*> connections;
   std::thread thread;
 };

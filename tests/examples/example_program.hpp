@@ -67,6 +67,8 @@ class ExampleProgram {
            info.si_pid != 0;
   }
 
+  pid_t pid() const { return pid_; }
+
   /// Nothing happens when it has ended on its own. It stays to be waited for.
   void kill() { ::kill(pid_, SIGKILL); }
 

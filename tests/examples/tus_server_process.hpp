@@ -71,6 +71,7 @@ class HttpConnection {
   HttpResponse receive(bool to_head = false) {
     http::response_parser<http::string_body> parser;
     parser.skip(to_head);
+    parser.body_limit(boost::none);
     http::read(socket_, received_, parser);
     return parser.release();
   }

@@ -113,10 +113,12 @@ function formatBytes(bytes, total = bytes) {
   return `${bytes === total ? '' : `${scale(bytes)} of `}${scale(total)} ${UNITS[unit]}`;
 }
 
-function formatSeconds(seconds) {
-  if (seconds < 60) return `${Math.ceil(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+function formatSeconds(exact) {
+  const seconds = Math.ceil(exact);
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 1) return `${seconds} s`;
+  if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 const formatTime = (text) =>
@@ -495,7 +497,6 @@ function newServerRow({ id, metadata }) {
 
 function drawServerRow(row, { offset, length, completed, partial, created_at, expires_at }) {
   row.toggleAttribute('data-open-end', length === null);
-  row.toggleAttribute('data-completed', completed);
   const amount = length === null ? `${formatBytes(offset)} so far` : formatBytes(offset, length);
   drawRow(row, {
     share: completed ? 1 : offset / Math.max(length ?? 0, offset, 1),
@@ -521,7 +522,7 @@ async function deleteFromList(row) {
 
 function confirmDelete(name) {
   const dialog = byId('confirm');
-  setText(byId('confirm-text'), `Delete ${name} from the server?`);
+  setText(byId('confirm-text'), `Delete “${name}” from the server?`);
   dialog.returnValue = 'keep';
   dialog.showModal();
   return new Promise((resolve) => {

@@ -1,0 +1,183 @@
+// The tus server while bodies arrive: what is kept of them, who has an upload, and how it all ends.
+
+#include <csignal>
+#include <functional>
+#include <memory>
+
+#include "../catch.hpp"
+#include "tus_fixture.hpp"
+
+using namespace tidemark;
+using namespace tidemark::test;
+
+namespace {
+
+/// Asks again and again, because what another process does cannot be waited for.
+void wait_until(const std::function<bool()>& happened) {
+  while (!happened()) ::usleep(1000);
+}
+
+/// A PATCH of `length` bytes that are not all sent yet. Returns once the server has the first.
+std::unique_ptr<HttpConnection> begin_patch(TusFixture& tus, std::string_view location,
+                                            std::size_t length, std::string_view first) {
+  auto http = std::make_unique<HttpConnection>(tus.server);
+  http->send(patch_header(location, 0, "Content-Length: " + std::to_string(length)));
+  http->send(first);
+  // Without a checksum, what waits for more bytes is committed after a second.
+  wait_until([&] { return tus.row(location) == first.size(); });
+  return http;
+}
+
+}  // namespace
+
+TEST_CASE("a PATCH that breaks off keeps what arrived") {
+  TusFixture tus;
+  const std::string bytes = test_text(2, 300'000);
+  const std::string location = tus.create(300'000);
+  const auto how = GENERATE(as<std::string>{}, "closed", "reset", "chunked", "bad chunk");
+  INFO(how);
+  {
+    HttpConnection client(tus.server);
+    const std::string sent = bytes.substr(0, 200'001);
+    if (how == "closed" || how == "reset") {
+      client.send(patch_header(location, 0, "Content-Length: 300000") + sent);
+    } else {
+      client.send(patch_header(location, 0, "Transfer-Encoding: chunked") + chunk(sent));
+    }
+    if (how == "bad chunk") {
+      client.send("zz\r\nabc\r\n");
+      CHECK(client.receive().result_int() == 400);
+      CHECK(client.has_ended());
+    }
+    if (how == "reset") {
+      // A reset drops what the server has not read yet: it is sent when all has arrived.
+      wait_until([&] { return tus.row(location) == 200'001; });
+      client.socket().set_option(boost::asio::socket_base::linger(true, 0));
+    }
+  }
+  wait_until([&] { return tus.row(location) == 200'001; });
+  CHECK(tus.offset(location) == 200'001);
+  CHECK(tus.patch(location, 200'001, bytes.substr(200'001)).result_int() == 204);
+  CHECK(tus.content(location) == bytes);
+}
+
+TEST_CASE("a PATCH with a checksum that breaks off keeps nothing") {
+  TusFixture tus;
+  const std::string location = tus.create(100);
+  {
+    HttpConnection client(tus.server);
+    client.send(patch_header(location, 0,
+                             "Upload-Checksum: md5 kAFQmDzST7DWlj99KOF/cg==\r\n"
+                             "Content-Length: 100"));
+    client.send("abc");
+  }
+  CHECK(tus.offset(location) == 0);
+  CHECK(tus.row(location) == 0);
+}
+
+TEST_CASE("HEAD settles the writer whose connection is half dead") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  auto half_dead = begin_patch(tus, location, 10, "abc");
+  half_dead->send("de");
+  const auto began = std::chrono::steady_clock::now();
+  const std::uint64_t offset = tus.offset(location);
+  const std::string rest = std::string("abcdefghij").substr(offset);
+  CHECK(tus.patch(location, offset, rest).result_int() == 204);
+  // Not a timed test of speed: without the take-over this is the idle time-out, a minute.
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(30));
+  CHECK(half_dead->receive().result_int() == 409);
+  CHECK(half_dead->has_ended());
+  CHECK(tus.content(location) == "abcdefghij");
+}
+
+TEST_CASE("DELETE ends the writer") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  auto client = begin_patch(tus, location, 10, "abc");
+  CHECK(tus.tus("DELETE", location, {}).result_int() == 204);
+  CHECK(client->receive().result_int() == 409);
+  CHECK(tus.head(location).result_int() == 404);
+  CHECK(!std::filesystem::exists(tus.data_file(location)));
+}
+
+TEST_CASE("a client may wait to be asked for the body") {
+  TusFixture tus;
+  const std::string location = tus.create(3);
+  tus.http.send(patch_header(location, 0, "Expect: 100-continue\r\nContent-Length: 3"));
+  CHECK(tus.http.receive().result_int() == 100);
+  tus.http.send("abc");
+  CHECK(tus.http.receive().result_int() == 204);
+  tus.http.send(patch_header(location, 7, "Expect: 100-continue\r\nContent-Length: 3"));
+  CHECK(tus.http.receive().result_int() == 409);  // Before it sent a byte.
+}
+
+TEST_CASE("requests may be sent without waiting for answers") {
+  TusFixture tus;
+  const std::string location = tus.create(6);
+  tus.http.send(patch_header(location, 0, "Content-Length: 3") + "abc" +
+                patch_header(location, 3, "Transfer-Encoding: chunked") + chunk("d") + chunk("ef") +
+                "0\r\n\r\nGET " + location + " HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(field(tus.http.receive(), "Upload-Offset") == "3");
+  CHECK(field(tus.http.receive(), "Upload-Offset") == "6");
+  CHECK(tus.http.receive().body() == "abcdef");
+}
+
+TEST_CASE("a body that is longer than the upload is refused") {
+  TusFixture tus;
+  const std::string location = tus.create(100'000);
+  HttpConnection client(tus.server);
+  client.send(patch_header(location, 0, "Transfer-Encoding: chunked"));
+  client.send(chunk(std::string(100'001, 'x')) + "0\r\n\r\n");
+  CHECK(client.receive().result_int() == 413);
+  CHECK(tus.offset(location) <= 100'000);
+}
+
+TEST_CASE("SIGTERM lets requests commit and ends the server") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  auto client = begin_patch(tus, location, 10, "abc");
+  client->send("de");
+  HttpConnection idle(tus.server);
+  ::kill(tus.server.program().pid(), SIGTERM);
+  CHECK(idle.has_ended());
+  CHECK(client->receive().result_int() == 503);
+  CHECK(tus.server.program().wait().exit_code == 0);
+  const std::uint64_t committed = tus.row(location);
+  CHECK(committed >= 3);
+  CHECK(contents(tus.data_file(location)).substr(0, committed) ==
+        std::string("abcde").substr(0, committed));
+}
+
+TEST_CASE("a server that was killed goes on where it was") {
+  TemporaryFolder folder;
+  const std::string bytes = test_text(3, 20'000'000);
+  std::string location;
+  {
+    TusServer server(folder.path());
+    HttpConnection http(server);
+    location = field(
+        http.ask("POST", "/files/", {{"Tus-Resumable", "1.0.0"}, {"Upload-Length", "20000000"}}),
+        "Location");
+    http.send(patch_header(location, 0, "Content-Length: 20000000"));
+    http.send(std::string_view(bytes).substr(0, 15'000'000));
+    // A long body is committed on the way.
+    wait_until([&] {
+      return row_offset(folder / "data" / "uploads.db", location.substr(7)).value_or(0) > 0;
+    });
+    server.program().kill();
+    server.program().wait();
+  }
+  TusServer server(folder.path());
+  HttpConnection http(server);
+  const HttpResponse told = http.ask("HEAD", location, {{"Tus-Resumable", "1.0.0"}});
+  const std::uint64_t offset = std::stoull(field(told, "Upload-Offset"));
+  CHECK(offset > 0);
+  CHECK(http.ask("PATCH", location,
+                 {{"Tus-Resumable", "1.0.0"},
+                  {"Content-Type", k_offset_octets},
+                  {"Upload-Offset", std::to_string(offset)}},
+                 std::string_view(bytes).substr(offset))
+            .result_int() == 204);
+  CHECK(http.ask("GET", location, {}).body() == bytes);
+}
