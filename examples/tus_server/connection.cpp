@@ -97,8 +97,12 @@ Awaitable<bool> Connection::read_header(RequestParser& parser) {
     if (error || leaving_) co_return false;
   }
   client_->set_time_limit(limits_.header_timeout);
-  co_await http::async_read_header(client_->socket, client_->received, parser,
-                                   asio::redirect_error(k_await, error));
+  // Counted here, because Beast bounds the length of one field, not how many there are.
+  for (std::size_t size = 0; !error && !parser.is_header_done();) {
+    size += co_await http::async_read_some(client_->socket, client_->received, parser,
+                                           asio::redirect_error(k_await, error));
+    if (size > k_max_header_bytes) error = http::error::header_limit;
+  }
   if (!error) co_return true;
   const bool is_http_error =
       error.category() == http::make_error_code(http::error::bad_method).category();

@@ -3,6 +3,7 @@
 #include <array>
 #include <chrono>
 #include <ctime>
+#include <poll.h>
 #include <string>
 #include <unistd.h>
 
@@ -25,8 +26,10 @@ void log(std::string_view event, const boost::json::object& facts) {
   line["event"] = event;
   for (const auto& fact : facts) line[fact.key()] = fact.value();
   const std::string text = boost::json::serialize(line) + '\n';
-  // One write, so that the lines of several threads and processes do not mix. A log that cannot be
-  // written stops no upload.
+  // A log that nobody reads stops no upload.
+  pollfd end{STDERR_FILENO, POLLOUT, 0};
+  if (::poll(&end, 1, 0) != 1) return;
+  // One write, so that the lines of several threads and processes do not mix.
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
 }
 

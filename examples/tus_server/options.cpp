@@ -1,5 +1,6 @@
 #include "options.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -119,6 +120,8 @@ Options to_options(const Arguments& from) {
   options.server.threads = from.threads;
   options.server.max_connections = from.max_connections;
   options.server.limits.idle_timeout = std::chrono::seconds(from.idle_timeout);
+  options.server.limits.header_timeout =
+      std::min(options.server.limits.header_timeout, options.server.limits.idle_timeout);
   return options;
 }
 

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include <boost/algorithm/string/replace.hpp>
+
 #include <tidemark/engine/asio.hpp>
 
 #include "page.hpp"
@@ -314,8 +316,11 @@ Awaitable<Response> Service::answer(const action::GetPage& wanted, Exchange /*ex
   response.set(field::cache_control, "no-cache");
   response.set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'");
   response.set("Referrer-Policy", "no-referrer");
-  response.content_length(file->text.size());
-  if (!wanted.header_only) response.body() = file->text;
+  // The files know the uploads by the default path.
+  std::string text = boost::algorithm::replace_all_copy(std::string(file->text), "/files/",
+                                                        options_.protocol.base_path);
+  response.content_length(text.size());
+  if (!wanted.header_only) response.body() = std::move(text);
   co_return response;
 }
 

@@ -44,6 +44,7 @@ class TusServer {
 
   unsigned short port() const { return port_; }
   ExampleProgram& program() { return program_; }
+  pid_t pid() const { return program_.pid(); }
 
  private:
   static std::vector<std::string> arguments(std::vector<std::string> options, unsigned short port) {

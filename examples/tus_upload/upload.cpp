@@ -1,0 +1,202 @@
+#include "upload.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include <boost/asio/error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/http/status.hpp>
+#include <boost/system/system_error.hpp>
+
+#include <tidemark/engine/asio.hpp>
+
+using namespace tidemark;
+
+namespace examples {
+namespace {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+
+/// The server refuses for now.
+struct TransientError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The upload of an earlier run is not on the server, or is of another length.
+struct UploadGone {};
+
+/// A server may join or sync what it has before it answers.
+std::chrono::seconds answer_limit(std::uint64_t file_bytes) {
+  constexpr std::uint64_t k_bytes_per_second = std::uint64_t{16} << 20;
+  return std::chrono::seconds(60 + file_bytes / k_bytes_per_second);
+}
+
+/// The status, and the server's own sentence about it where that is fit for a terminal.
+std::string describe(const Response& response) {
+  const std::string said = response.body().substr(0, response.body().find_first_of("\r\n"));
+  const auto is_printable = [](char c) { return c >= ' ' && c <= '~'; };
+  std::string text = "the server answered " + std::to_string(response.result_int());
+  const http::status status = http::int_to_status(response.result_int());
+  if (status != http::status::unknown) text.append(" ").append(http::obsolete_reason(status));
+  if (!said.empty() && said.size() <= 200 && std::ranges::all_of(said, is_printable)) {
+    text += " (" + said + ')';
+  }
+  return text;
+}
+
+std::optional<std::uint64_t> bytes_in(const Response& response, const char* name) {
+  const auto value = response[name];
+  return parse_bytes({value.data(), value.size()});
+}
+
+}  // namespace
+
+Upload::Upload(Run& run, const Piece& piece, std::string fingerprint, Headers headers)
+    : run_(run),
+      piece_(piece),
+      fingerprint_(std::move(fingerprint)),
+      headers_(std::move(headers)),
+      connection_(run.endpoint) {}
+
+asio::awaitable<void> Upload::send() {
+  co_await remember();
+  while (!in_step_ || offset_ < piece_.length) {
+    const std::string trouble = co_await try_step();
+    if (!trouble.empty()) co_await pause(trouble);
+  }
+}
+
+/// Takes up the upload that an earlier run began on this server.
+asio::awaitable<void> Upload::remember() {
+  if (fingerprint_.empty()) co_return;
+  Task<std::optional<std::string>> task = run_.urls.get_url(fingerprint_);
+  const std::optional<std::string> kept = co_await async(std::move(task), asio::use_awaitable);
+  if (!kept) co_return;
+  try {
+    url_ = parse_url(*kept);
+  } catch (const std::runtime_error&) {
+    co_return;  // Another program's, for a server of another kind.
+  }
+  if (!is_same_server(*url_, run_.endpoint)) url_.reset();
+  of_earlier_run_ = url_.has_value();
+}
+
+asio::awaitable<void> Upload::forget() {
+  Task<void> task = run_.urls.remove_url(fingerprint_);
+  co_await async(std::move(task), asio::use_awaitable);
+}
+
+/// Gives what went wrong, when it may go better the next time.
+asio::awaitable<std::string> Upload::try_step() {
+  std::string trouble;
+  try {
+    if (!url_) {
+      co_await create();
+    } else if (!in_step_) {
+      co_await ask_offset();
+    } else {
+      co_await send_chunk();
+    }
+  } catch (const UploadGone&) {
+    url_.reset();
+    of_earlier_run_ = false;
+    in_step_ = false;
+  } catch (const TransientError& error) {
+    trouble = error.what();
+  } catch (const boost::system::system_error& error) {
+    if (error.code() == asio::error::operation_aborted) throw;  // Another piece has failed.
+    trouble = error.code().message();
+  }
+  co_return trouble;
+}
+
+asio::awaitable<void> Upload::create() {
+  Request request = make_request(http::verb::post, run_.endpoint);
+  for (const auto& [name, value] : headers_) request.set(name, value);
+  const Response response = co_await exchange(std::move(request));
+  const auto location = response[http::field::location];
+  if (location.empty()) fail("the server gave no Location");
+  url_ = resolve_location(run_.endpoint, {location.data(), location.size()});
+  go_on_at(0);
+  if (fingerprint_.empty()) co_return;
+  Task<void> task = run_.urls.set_url(fingerprint_, std::string(url_->buffer()));
+  co_await async(std::move(task), asio::use_awaitable);
+}
+
+asio::awaitable<void> Upload::ask_offset() {
+  Request request = make_request(http::verb::head, *url_);
+  const Response response = co_await exchange(std::move(request));
+  const std::optional<std::uint64_t> offset = bytes_in(response, "Upload-Offset");
+  const std::optional<std::uint64_t> length = bytes_in(response, "Upload-Length");
+  if (!offset || length != piece_.length || *offset > *length) {
+    if (of_earlier_run_) throw UploadGone();
+    fail("the server does not know the upload as it was made");
+  }
+  if (*offset > offset_) retries_ = 0;
+  go_on_at(*offset);
+}
+
+asio::awaitable<void> Upload::send_chunk() {
+  Task<Chunk> task = run_.file.read(piece_, offset_);
+  const Chunk chunk = co_await async(std::move(task), asio::use_awaitable);
+  Request request = make_request(http::verb::patch, *url_);
+  request.set(http::field::content_type, "application/offset+octet-stream");
+  request.set("Upload-Offset", std::to_string(offset_));
+  request.set("Upload-Checksum", checksum_value(chunk.sha256));
+  request.body() = {chunk.bytes().data(), chunk.bytes().size()};
+  const Response response = co_await exchange(std::move(request));
+  const std::optional<std::uint64_t> offset = bytes_in(response, "Upload-Offset");
+  if (!offset || *offset <= offset_ || *offset > offset_ + chunk.bytes().size()) {
+    fail("the server gave no new Upload-Offset");
+  }
+  retries_ = 0;
+  move_to(*offset);
+}
+
+/// Gives the answer when it says that the request was carried out.
+asio::awaitable<Response> Upload::exchange(Request request) {
+  const Url& target = url_ ? *url_ : run_.endpoint;
+  doing_ = std::string(request.method_string()) + ' ' + std::string(target.buffer());
+  request.prepare_payload();
+  const std::chrono::seconds limit = answer_limit(run_.file.size());
+  Response response = co_await connection_.send(request, limit);
+  if (http::to_status_class(response.result_int()) == http::status_class::successful) {
+    co_return response;
+  }
+  if (of_earlier_run_ && is_gone(response.result_int())) throw UploadGone();
+  if (is_transient(response.result_int())) throw TransientError(describe(response));
+  fail(describe(response));
+}
+
+asio::awaitable<void> Upload::pause(const std::string& trouble) {
+  if (retries_ == k_max_retries) {
+    fail(trouble + ", also after " + std::to_string(retries_) + " retries");
+  }
+  in_step_ = false;
+  run_.bar.begin("waiting", run_.sent);
+  const auto duration = backoff(retries_++, run_.engine.environment().random());
+  asio::steady_timer timer(co_await asio::this_coro::executor, duration);
+  co_await timer.async_wait(asio::use_awaitable);
+}
+
+/// The server says that it stands there.
+void Upload::go_on_at(std::uint64_t offset) {
+  move_to(offset);
+  in_step_ = true;
+  run_.bar.begin("sending", run_.sent);
+}
+
+void Upload::move_to(std::uint64_t offset) {
+  run_.sent = run_.sent - offset_ + offset;
+  offset_ = offset;
+  run_.bar.show(run_.sent);
+}
+
+void Upload::fail(const std::string& why) const {
+  throw std::runtime_error(doing_ + ": " + why);
+}
+
+}  // namespace examples

@@ -1,0 +1,182 @@
+// Clients that mean no good, and a healthy one beside them.
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <memory>
+#include <sys/resource.h>
+
+#include "../catch.hpp"
+#include "../sanitizers.hpp"
+#include "tus_fixture.hpp"
+
+using namespace tidemark;
+using namespace tidemark::test;
+
+namespace {
+
+/// The 99th percentile of the time of 300 PATCHes of 1 KiB.
+std::chrono::nanoseconds healthy_p99(TusFixture& tus) {
+  constexpr std::size_t k_patches = 300;
+  const std::string location = tus.create(k_patches * 1024);
+  const std::string piece(1024, 'x');
+  std::vector<std::chrono::nanoseconds> times;
+  for (std::size_t i = 0; i < k_patches; ++i) {
+    const auto began = std::chrono::steady_clock::now();
+    const HttpResponse answer = tus.patch(location, i * 1024, piece);
+    times.push_back(std::chrono::steady_clock::now() - began);
+    REQUIRE(answer.result_int() == 204);
+  }
+  std::sort(times.begin(), times.end());
+  return times[times.size() * 99 / 100];
+}
+
+/// Whether the healthy client is served about as fast beside the others. What else the machine does
+/// can make a round slower, never faster, so one good round of five proves it.
+bool is_served_well(TusFixture& tus, std::chrono::nanoseconds usual) {
+  for (int round = 0; round < 5; ++round) {
+    if (healthy_p99(tus) <= 2 * usual) return true;
+  }
+  return false;
+}
+
+std::size_t peak_memory_bytes(const TusServer& server) {
+  std::ifstream status("/proc/" + std::to_string(server.pid()) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stoul(line.substr(6)) * 1024;
+  }
+  return 0;
+}
+
+std::vector<std::unique_ptr<HttpConnection>> connect(const TusServer& server, std::size_t count) {
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  limit.rlim_cur = limit.rlim_max;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  std::vector<std::unique_ptr<HttpConnection>> connections;
+  for (std::size_t i = 0; i < count; ++i) {
+    connections.push_back(std::make_unique<HttpConnection>(server));
+  }
+  return connections;
+}
+
+}  // namespace
+
+TEST_CASE("a healthy client is served beside 2,000 others that hang") {
+  TusFixture tus;
+  const std::chrono::nanoseconds usual = std::max(healthy_p99(tus), healthy_p99(tus));
+  auto others = connect(tus.server, 2'000);
+  const auto what = GENERATE(as<std::string>{}, "idle", "in a header", "in a body", "in a chunk");
+  INFO(what);
+  if (what == "in a header") {
+    for (const auto& each : others) each->send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+  } else if (what != "idle") {
+    const bool chunked = what == "in a chunk";
+    for (const auto& each : others) {
+      const std::string location = tus.create(1'000'000);
+      each->send(patch_header(location, 0,
+                              chunked ? "Transfer-Encoding: chunked" : "Content-Length: 1000000") +
+                 (chunked ? "10000\r\nabc" : "abc"));
+    }
+  }
+  if (k_address_sanitizer || k_thread_sanitizer) return;  // Neither is as it would be.
+  CHECK(is_served_well(tus, usual));
+  CHECK(peak_memory_bytes(tus.server) < std::size_t{128} << 20);
+}
+
+TEST_CASE("a header that takes too long or is too long is cut off") {
+  TusFixture tus({"--idle-timeout", "1"});
+  HttpConnection http(tus.server);
+  SECTION("never ended") {
+    http.send("GET /healthz HTTP/1.1\r\nHost: x\r\n");
+    CHECK(http.has_ended());
+  }
+  SECTION("never begun") {
+    CHECK(http.has_ended());
+  }
+  SECTION("endless") {
+    http.send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + std::string(40 << 10, 'x'));
+    CHECK(http.receive().result_int() == 431);
+    CHECK(http.has_ended());
+  }
+  SECTION("many fields") {
+    std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
+    while (text.size() < (40 << 10)) text += "X-Many: x\r\n";
+    http.send(text);
+    CHECK(http.receive().result_int() == 431);
+    CHECK(http.has_ended());
+  }
+  SECTION("at the bound") {
+    std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
+    const auto more = GENERATE(as<std::size_t>{}, 0, 1, 2);
+    while (text.size() < (32 << 10) - 100) text += "X-Many: x\r\n";
+    text += "X: " + std::string((32 << 10) - 1 + more - text.size() - 7, 'x') + "\r\n\r\n";
+    http.send(text);
+    CHECK(http.receive().result_int() == (more < 2 ? 200 : 431));
+  }
+  CHECK(HttpConnection(tus.server).ask("GET", "/healthz", {}).result_int() == 200);
+}
+
+TEST_CASE("a body that stalls is cut off and what arrived is kept") {
+  TusFixture tus({"--idle-timeout", "1"});
+  const std::string location = tus.create(10);
+  HttpConnection http(tus.server);
+  http.send(patch_header(location, 0, "Content-Length: 10") + "abc");
+  CHECK(http.receive().result_int() == 408);
+  CHECK(http.has_ended());
+  HttpConnection other(tus.server);
+  CHECK(field(other.ask("HEAD", location, {{"Tus-Resumable", "1.0.0"}}), "Upload-Offset") == "3");
+}
+
+TEST_CASE("what is no HTTP is refused") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  const std::string texts[] = {
+      "nonsense\r\n\r\n",
+      std::string(100, '\0'),
+      "GET / HTTP/9.9\r\n\r\n",
+      "GET /\x01 HTTP/1.1\r\n\r\n",
+      "GET / HTTP/1.1\r\nBad Name: x\r\n\r\n",
+      patch_header(location, 0, "Content-Length: 3\r\nTransfer-Encoding: chunked"),
+      patch_header(location, 0, "Transfer-Encoding: chunked\r\nContent-Length: 3"),
+      patch_header(location, 0, "Content-Length: 3\r\nContent-Length: 4"),
+      patch_header(location, 0, "Content-Length: -3"),
+      patch_header(location, 0, "Content-Length: 99999999999999999999999"),
+      patch_header(location, 0, "Transfer-Encoding: chunked") + "-1\r\nabc\r\n0\r\n\r\n",
+      patch_header(location, 0, "Transfer-Encoding: chunked") +
+          "fffffffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+      patch_header(location, 0, "Transfer-Encoding: chunked") + "3\r\nabcdef\r\n0\r\n\r\n"};
+  const std::string& text = texts[GENERATE(range(0, 13))];
+  INFO(text);
+  HttpConnection http(tus.server);
+  http.send(text);
+  CHECK(http.receive().result_int() == 400);
+  CHECK(http.has_ended());
+  CHECK(tus.offset(location) <= 3);
+}
+
+TEST_CASE("metadata cannot write headers") {
+  TusFixture tus;
+  // filename: a CR LF X-Evil: 1; filetype: text/html.
+  const std::string location =
+      tus.create(1, {{"Upload-Metadata", "filename YQ0KWC1FdmlsOiAx,filetype dGV4dC9odG1s"}});
+  REQUIRE(tus.patch(location, 0, "x").result_int() == 204);
+  const HttpResponse content = tus.http.ask("GET", location, {});
+  CHECK(field(content, "X-Evil").empty());
+  CHECK(field(content, "Content-Disposition") ==
+        "attachment; filename*=UTF-8''a%0D%0AX-Evil%3A%201");
+  CHECK(field(content, "Content-Type") == "application/octet-stream");
+  CHECK(field(content, "Content-Security-Policy").starts_with("sandbox"));
+}
+
+TEST_CASE("connections above their bound are refused") {
+  TusFixture tus({"--max-connections", "3"});  // The fixture's is the first.
+  CHECK(tus.http.ask("GET", "/healthz", {}).result_int() == 200);
+  HttpConnection second(tus.server);
+  HttpConnection third(tus.server);
+  CHECK(second.ask("GET", "/healthz", {}).result_int() == 200);
+  CHECK(third.ask("GET", "/healthz", {}).result_int() == 200);
+  HttpConnection fourth(tus.server);
+  CHECK(fourth.receive().result_int() == 503);
+  CHECK(fourth.has_ended());
+}
