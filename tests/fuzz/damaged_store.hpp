@@ -21,6 +21,7 @@
 #include <tidemark/storage/sqlite_storage.hpp>
 
 #include "file_tools.hpp"
+#include "log_checksums.hpp"
 #include "one_thread.hpp"
 #include "temporary_folder.hpp"
 
@@ -31,11 +32,11 @@ namespace tidemark::test {
 /// An input is lines of text. A line that is none of these means nothing:
 ///     db AT HEX              bytes over those of the database at AT, modulo its size
 ///     wal AT HEX             the same of its log; with any such line the last rows are in the log
+///     frame AT HEX           as wal, and then all checksums in the log are right
 ///     cut NAME SIZE          NAME is db, wal or an upload; beyond its end a file grows by zeros
 ///     drop NAME              removes the file
 ///     folder NAME            puts a folder in its place
-///     set ID COLUMN VALUE    a cell, before all other changes and only without a wal line; VALUE
-///     is
+///     set ID COLUMN VALUE    a cell, before all other changes and only without a log; VALUE is
 ///                            null, an integer, a real, 'text or xHEX
 class DamagedStore {
  public:
@@ -70,7 +71,11 @@ class DamagedStore {
   /// Puts the files as the input has them. False when bytes of the database were changed, so that
   /// it need not be one anymore.
   bool put(std::string_view input) {
-    const bool with_log = input.starts_with("wal ") || input.find("\nwal ") != input.npos;
+    bool with_log = false;
+    for_each_line(input, [&](std::string_view line) {
+      const std::string_view what = take_word(line);
+      with_log = with_log || what == "wal" || what == "frame";
+    });
     put_files(with_log ? open_files_ : closed_files_);
     if (!with_log) set_cells(input);
     bool is_sound = !with_log;
@@ -225,8 +230,9 @@ class DamagedStore {
   bool change_file(std::string_view line) {
     constexpr std::int64_t k_longest = 100'000;
     const std::string_view what = take_word(line);
-    const bool writes = what == "db" || what == "wal";
-    const std::string_view name = writes ? what : take_word(line);
+    const bool mends = what == "frame";
+    const bool writes = what == "db" || what == "wal" || mends;
+    const std::string_view name = mends ? "wal" : writes ? what : take_word(line);
     const bool is_upload = name != "db" && name != "wal";
     if (is_upload && !UploadId::parse(name)) return false;
     const std::filesystem::path file = path(name);
@@ -238,7 +244,7 @@ class DamagedStore {
     }
     if (!std::filesystem::is_regular_file(file)) return false;
     if (writes) {
-      overwrite(file, to_number(take_word(line)).value_or(0), from_hex(line));
+      overwrite(file, to_number(take_word(line)).value_or(0), from_hex(line), mends);
       return true;
     }
     const std::optional<std::int64_t> size = to_number(line);
@@ -248,11 +254,12 @@ class DamagedStore {
   }
 
   static void overwrite(const std::filesystem::path& file, std::int64_t at,
-                        const std::string& bytes) {
+                        const std::string& bytes, bool mends) {
     std::string all = contents(file);
     if (all.empty()) return;
     const std::size_t place = static_cast<std::uint64_t>(at) % all.size();
     all.replace(place, std::min(bytes.size(), all.size() - place), bytes, 0, all.size() - place);
+    if (mends) LogChecksums::mend(all);
     write_contents(file, all);
   }
 
