@@ -67,26 +67,30 @@ void declare(CLI::App& app, Arguments& to) {
       ->capture_default_str()
       ->check(check_base_path);
   app.add_option("--max-size", to.max_size, "Most bytes of one upload, as 500MB or 2GiB")
-      ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::Range(std::uint64_t{1}, k_max_bytes));
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(false).description(""))
+      ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
   app.add_option("--quota", to.quota, "Most bytes that unfinished uploads may announce in all")
-      ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::Range(std::uint64_t{1}, k_max_bytes));
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(false).description(""))
+      ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
   app.add_option("--expire-after", to.expire_after,
                  "Time after which an unfinished upload is deleted, as 90s, 30m, 12h or 7d")
       ->transform(CLI::AsNumberWithUnit(
-          std::map<std::string, double>{{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}},
-          CLI::AsNumberWithUnit::CASE_SENSITIVE, "TIME"))
-      ->check(CLI::Range(1.0, 1e9));
+                      std::map<std::string, double>{{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}},
+                      CLI::AsNumberWithUnit::CASE_SENSITIVE)
+                      .description(""))
+      ->type_name("TIME")
+      ->check(CLI::Range(1.0, 1e9).description(""));
   app.add_option("--threads", to.threads, "Threads that serve connections")
       ->capture_default_str()
       ->check(CLI::Range(1, 64));
   app.add_option("--driver", to.driver, "How files are read and written")
-      ->transform(CLI::CheckedTransformer(drivers))
+      ->transform(CLI::CheckedTransformer(drivers).description("{automatic,uring,threads}"))
       ->default_str("automatic");
   app.add_option("--durability", to.durability,
                  "What an answer promises: full: the bytes survive a power cut; none: nothing")
-      ->transform(CLI::CheckedTransformer(durabilities))
+      ->transform(CLI::CheckedTransformer(durabilities).description("{full,none}"))
       ->default_str("full");
   app.add_option("--max-connections", to.max_connections, "More are answered with 503")
       ->capture_default_str()
@@ -130,6 +134,7 @@ Options to_options(const Arguments& from) {
 Options parse_options(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Serves resumable uploads by the tus protocol 1.0.0.");
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   declare(app, arguments);
   try {
     app.parse(argc, argv);

@@ -368,6 +368,15 @@ TEST_CASE("the page, the health and the metrics are served") {
   CHECK(tus.http.ask("HEAD", "/page.js", {}).result_int() == 200);
 }
 
+TEST_CASE("the page uploads to the base path") {
+  TusFixture tus({"--base-path", "/up/load/"});
+  const std::string script = tus.http.ask("GET", "/upload.js", {}).body();
+  CHECK(script.find("/up/load/") != std::string::npos);
+  CHECK(script.find("/files/") == std::string::npos);
+  const HttpResponse created = tus.tus("POST", "/up/load/", {{"Upload-Length", "1"}});
+  CHECK(field(created, "Location").starts_with("/up/load/"));
+}
+
 TEST_CASE("wrong arguments end the server with a message") {
   TemporaryFolder folder;
   for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--listen", "nowhere"},
