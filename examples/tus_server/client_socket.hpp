@@ -46,9 +46,13 @@ class ClientSocket final : public Deadlines::Watched,
     return received.size() > 0 || socket.available(error) > 0;
   }
 
+  static constexpr std::size_t k_first_piece_bytes = 64 << 10;
+
   Socket socket;
   boost::beast::flat_buffer received{k_max_received_bytes};
   bool interrupted = false;
+  /// How much of a body is received at once, while the client keeps up: grows with each such piece.
+  std::size_t fast_piece_bytes = k_first_piece_bytes;
   std::uint64_t request = 0;  // Counted, so that what is meant for one does not reach the next.
 
  private:

@@ -14,9 +14,7 @@
 namespace tus {
 namespace {
 
-// A piece of a client that is slow, and of one that is fast: at first, and when it stays so.
 constexpr std::size_t k_slow_piece_bytes = std::size_t{4} << 10;
-constexpr std::size_t k_first_piece_bytes = std::size_t{64} << 10;
 constexpr std::size_t k_max_piece_bytes = std::size_t{512} << 10;
 // For how long a piece is held that is not full.
 constexpr std::chrono::milliseconds k_hold{50};
@@ -35,8 +33,7 @@ RequestBody::RequestBody(ClientSocket& client, RequestParser& parser, Clock::dur
       idle_timeout_(idle_timeout),
       announced_(announced(parser)),
       left_(announced_.value_or(0)),
-      client_waits_(parser.get()[http::field::expect] == "100-continue"),
-      fast_piece_bytes_(k_first_piece_bytes) {
+      client_waits_(parser.get()[http::field::expect] == "100-continue") {
   if (announced_ == 0U) state_ = State::complete;
 }
 
@@ -61,8 +58,8 @@ Awaitable<void> RequestBody::wait(Clock::duration limit) {
 std::size_t RequestBody::piece_bytes() {
   boost::system::error_code error;
   const std::size_t arrived = client_.received.size() + client_.socket.available(error);
-  const std::uint64_t wanted =
-      announced_ ? std::min<std::uint64_t>(left_, fast_piece_bytes_) : fast_piece_bytes_;
+  const std::uint64_t wanted = announced_ ? std::min<std::uint64_t>(left_, client_.fast_piece_bytes)
+                                          : client_.fast_piece_bytes;
   if (arrived < std::min<std::uint64_t>(wanted, k_slow_piece_bytes)) return k_slow_piece_bytes;
   return wanted;
 }
@@ -78,9 +75,9 @@ Awaitable<std::size_t> RequestBody::receive(std::span<std::byte> piece) {
   const bool fast = size == piece.size();
   starved_ = is_open() && !fast;
   if (!fast) {
-    fast_piece_bytes_ = k_first_piece_bytes;
-  } else if (size == fast_piece_bytes_) {
-    fast_piece_bytes_ = std::min(2 * size, k_max_piece_bytes);
+    client_.fast_piece_bytes = ClientSocket::k_first_piece_bytes;
+  } else if (size == client_.fast_piece_bytes) {
+    client_.fast_piece_bytes = std::min(2 * size, k_max_piece_bytes);
   }
   co_return size;
 }

@@ -67,7 +67,6 @@ class RequestBody {
   State state_ = State::open;
   bool client_waits_;     // For "100 Continue".
   bool starved_ = false;  // What was received is too little to go on with.
-  std::size_t fast_piece_bytes_;
   Clock::time_point last_arrival_ = Clock::now();
 };
 

@@ -84,7 +84,7 @@ bool Checker::record(const std::string& line, bool counts) {
   std::string kind;
   std::string id;
   words >> kind;
-  if (kind == "ready") return false;
+  if (kind == "ready" || kind == "full") return false;
   if (kind == "error") {
     if (counts) violation(line);
     return false;

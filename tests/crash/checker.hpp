@@ -36,9 +36,9 @@ namespace tidemark::crash {
 ///   deleted ID
 ///   released ID
 ///
-/// `ready` means nothing here, `error TEXT` is a violation. Records of several processes may come
-/// in any order. An id is never used again. Not thread-safe. Throws std::runtime_error for a record
-/// that it cannot read.
+/// `ready` and `full` mean nothing here, `error TEXT` is a violation. Records of several processes
+/// may come in any order. An id is never used again. Not thread-safe. Throws std::runtime_error for
+/// a record that it cannot read.
 class Checker {
  public:
   explicit Checker(std::filesystem::path folder) : folder_(std::move(folder)) {}

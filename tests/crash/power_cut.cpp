@@ -1,17 +1,20 @@
 // Cuts the power of a disk with a real file system while processes write to a storage on it, at
 // random moments. After each cut the file system is mounted again, and a checker verifies from the
-// files what the processes were told before the cut. Then the storage goes on there.
+// files what the processes were told before the cut. Then the storage goes on there. Now and then
+// the disk is full, and has room again either before the cut or after it.
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <fcntl.h>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -88,7 +91,31 @@ class Story {
     const bool at_start = totals_.cuts % 8 == 7;
     if (!at_start) writers_.wait_for(random_.between(1, 150));
     const std::uint64_t most_us = at_start ? 50'000 : 5000;
+    if (totals_.cuts % 3 == 1) fill_and_free();
     std::this_thread::sleep_for(std::chrono::microseconds(random_.below(most_us)));
+  }
+
+  void fill_and_free() {
+    fill();
+    writers_.wait_for_refusals(random_.between(1, 100));
+    if (random_.once_in(2)) return;  // The power is cut while the disk is full.
+    std::filesystem::remove(filler());
+    writers_.wait_for(random_.between(1, 150));
+  }
+
+  std::filesystem::path filler() const { return disk_.folder() / "filler"; }
+  /// The file system's last bytes are taken too, if nobody is faster.
+  void fill() {
+    const int fd = ::open(filler().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    off_t size = 0;
+    for (off_t step = 1 << 26; step >= 512;) {
+      if (fd >= 0 && ::fallocate(fd, 0, size, step) == 0) {
+        size += step;
+      } else {
+        step /= 2;
+      }
+    }
+    ::close(fd);
   }
 
   void cut() {
@@ -106,6 +133,7 @@ class Story {
     disk_.restore();
     disk_.attach();
     disk_.mount(filesystem_);
+    std::filesystem::remove(filler());
   }
 
   const std::string filesystem_;

@@ -5,7 +5,8 @@
 // It says in standard output what it does, in records (checker.hpp), each one write(2) to a pipe:
 // an intent before an operation whose outcome could be unknown, an acknowledgement after its
 // co_await has returned. It begins with `ready`, and goes on until its standard input ends; then it
-// closes the storage. An error that no other writer explains is said as `error TEXT`, and ends it.
+// closes the storage. An operation that the disk has no room for is said as `full`; another error
+// that no other writer explains is said as `error TEXT`, and ends it.
 //
 // GENERATION is never used twice on one FOLDER, ROUND is that of all processes that run at once.
 // The uploads s<ROUND>-<K> are made and written by all; none removes them in the same round, so
@@ -298,10 +299,14 @@ Task<void> Writer::step() {
   }
 }
 
-/// What an operation fails with when another writer was faster.
-bool is_expected(const StorageError& error) {
-  return error.code() == Errc::not_found || error.code() == Errc::already_complete ||
-         error.code() == Errc::length_exceeded;
+/// In a handler: throws on what neither a full disk explains nor another writer that was faster.
+void explain(const StorageError& error) {
+  if (error.code() == Errc::no_space) {
+    say("full");
+  } else if (error.code() != Errc::not_found && error.code() != Errc::already_complete &&
+             error.code() != Errc::length_exceeded) {
+    throw;
+  }
 }
 
 Task<void> run(Process& process, int index) {
@@ -312,13 +317,17 @@ Task<void> run(Process& process, int index) {
       std::optional<std::uint64_t> length;
       if (!is_deferred) length = 400'000;
       std::string name = process.round + std::to_string(i);
-      co_await writer.create(std::move(name), length);
+      try {
+        co_await writer.create(std::move(name), length);
+      } catch (const StorageError& error) {
+        explain(error);
+      }
     }
     while (!process.is_stopping) {
       try {
         co_await writer.step();
       } catch (const StorageError& error) {
-        if (!is_expected(error)) throw;
+        explain(error);
       }
     }
   } catch (const std::exception& error) {

@@ -1,6 +1,7 @@
 #include "writers.hpp"
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,7 +15,7 @@
 namespace tidemark::crash {
 namespace {
 
-constexpr int k_silence_ms = 60'000;
+constexpr std::chrono::minutes k_patience(1);
 
 void check(int error, const char* what) {
   if (error != 0) throw std::system_error(error, std::generic_category(), what);
@@ -72,7 +73,9 @@ bool Writers::read_some(Process& process) {
   process.text.append(piece.data(), static_cast<std::size_t>(got));
   std::size_t begin = 0;
   for (std::size_t end = 0; (end = process.text.find('\n', begin)) != std::string::npos;) {
-    if (checker_.record(process.text.substr(begin, end - begin), counts_)) ++acknowledged_;
+    const std::string line = process.text.substr(begin, end - begin);
+    if (checker_.record(line, counts_)) ++acknowledged_;
+    if (line == "full") ++refused_;
     begin = end + 1;
   }
   process.text.erase(0, begin);
@@ -85,9 +88,15 @@ void Writers::read_all(Process& process) {
   }
 }
 
-void Writers::wait_for(std::uint64_t count) {
-  const std::uint64_t wanted = acknowledged_ + count;
-  while (acknowledged_ < wanted) {
+void Writers::wait_until(const std::uint64_t& counter, std::uint64_t count) {
+  const std::uint64_t wanted = counter + count;
+  std::uint64_t before = counter;
+  auto deadline = std::chrono::steady_clock::now() + k_patience;
+  while (counter < wanted) {
+    const auto now = std::chrono::steady_clock::now();
+    if (counter > before) deadline = now + k_patience;
+    if (now >= deadline) throw Failure("nothing that is waited for was said for a minute");
+    before = counter;
     std::vector<pollfd> sources;
     std::vector<Process*> owners;
     for (Process& process : processes_) {
@@ -95,8 +104,8 @@ void Writers::wait_for(std::uint64_t count) {
       sources.push_back({.fd = process.output, .events = POLLIN, .revents = 0});
       owners.push_back(&process);
     }
-    const int ready = ::poll(sources.data(), sources.size(), k_silence_ms);
-    if (ready == 0) throw Failure("nothing was said for a minute");
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - now);
+    const int ready = ::poll(sources.data(), sources.size(), static_cast<int>(left.count()));
     check(ready < 0 && errno != EINTR ? errno : 0, "poll");
     for (std::size_t i = 0; i < sources.size(); ++i) {
       if (sources[i].revents == 0 || read_some(*owners[i])) continue;

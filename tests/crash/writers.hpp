@@ -36,8 +36,10 @@ class Writers {
   bool is_running(unsigned index) const { return processes_[index].pid > 0; }
 
   /// Returns once `count` acknowledgements that count have come. A process that ends before that,
-  /// and a minute in which nothing is said, are failures.
-  void wait_for(std::uint64_t count);
+  /// and a minute without any, are failures.
+  void wait_for(std::uint64_t count) { wait_until(acknowledged_, count); }
+  /// The same for operations that the disk had no room for.
+  void wait_for_refusals(std::uint64_t count) { wait_until(refused_, count); }
   /// Takes what was said by now.
   void drain();
   /// Returns once it is gone, and all that it said is recorded.
@@ -56,6 +58,8 @@ class Writers {
     std::string text;
   };
 
+  /// Until `counter` has grown by `count`.
+  void wait_until(const std::uint64_t& counter, std::uint64_t count);
   /// Reads what is there; false at the end of it.
   bool read_some(Process& process);
   void read_all(Process& process);
@@ -68,6 +72,7 @@ class Writers {
   const bool durable_;
   bool counts_ = true;
   std::uint64_t acknowledged_ = 0;
+  std::uint64_t refused_ = 0;
   std::array<Process, k_processes> processes_;
 };
 
