@@ -10,7 +10,14 @@ shift || true
 build=build
 [[ $preset == release ]] || build=build-$preset
 
-if [[ $preset == clang ]]; then .ci/apt-install clang-19; else .ci/apt-install; fi
+packages=()
+[[ $preset != clang ]] || packages+=(clang-19)
+if [[ $preset == release ]]; then  # For the clients of the field, wherever they are from.
+  command -v node >/dev/null || packages+=(nodejs)
+  command -v npm >/dev/null || packages+=(npm)
+  command -v chromium >/dev/null || packages+=(chromium)
+fi
+.ci/apt-install "${packages[@]}"
 
 cmake --preset "$preset" ${CI:+-DCMAKE_COMPILE_WARNING_AS_ERROR=ON}
 cmake --build --preset "$preset"

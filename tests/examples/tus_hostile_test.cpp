@@ -31,10 +31,12 @@ std::chrono::nanoseconds healthy_p99(TusFixture& tus) {
   return times[times.size() * 99 / 100];
 }
 
-/// Whether the healthy client is served about as fast beside the others. What else the machine does
-/// can make a round slower, never faster, so one good round of five proves it.
-bool is_served_well(TusFixture& tus, std::chrono::nanoseconds usual) {
+/// Whether the healthy client is served beside the others as by a server that has no others. Both
+/// are asked in turns, since the machine may be busy; one good round of five proves it, since what
+/// else the machine does makes a round slower, never faster.
+bool is_served_well(TusFixture& tus, TusFixture& calm) {
   for (int round = 0; round < 5; ++round) {
+    const std::chrono::nanoseconds usual = healthy_p99(calm);
     if (healthy_p99(tus) <= 2 * usual) return true;
   }
   return false;
@@ -64,7 +66,7 @@ std::vector<std::unique_ptr<HttpConnection>> connect(const TusServer& server, st
 
 TEST_CASE("a healthy client is served beside 2,000 others that hang") {
   TusFixture tus;
-  const std::chrono::nanoseconds usual = std::max(healthy_p99(tus), healthy_p99(tus));
+  TusFixture calm;
   auto others = connect(tus.server, 2'000);
   const auto what = GENERATE(as<std::string>{}, "idle", "in a header", "in a body", "in a chunk");
   INFO(what);
@@ -80,7 +82,7 @@ TEST_CASE("a healthy client is served beside 2,000 others that hang") {
     }
   }
   if (k_address_sanitizer || k_thread_sanitizer) return;  // Neither is as it would be.
-  CHECK(is_served_well(tus, usual));
+  CHECK(is_served_well(tus, calm));
   CHECK(peak_memory_bytes(tus.server) < std::size_t{128} << 20);
 }
 
