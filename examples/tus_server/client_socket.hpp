@@ -40,7 +40,7 @@ class ClientSocket final : public Deadlines::Watched,
     interrupted = false;
   }
 
-  /// Something can be read without waiting; true at the end of the stream only after a wait.
+  /// Bytes can be read without waiting; the end of the stream is none.
   bool has_arrived() {
     boost::system::error_code error;
     return received.size() > 0 || socket.available(error) > 0;

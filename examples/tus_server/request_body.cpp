@@ -44,7 +44,7 @@ Awaitable<void> RequestBody::wait(Clock::duration limit) {
   client_.deadline = std::min(Clock::now() + limit, gives_up);
   boost::system::error_code error;
   co_await client_.socket.async_wait(Socket::wait_read, asio::redirect_error(k_await, error));
-  starved_ = error.failed();
+  readable_ = !error;
   const bool timed_out = error == asio::error::operation_aborted && Clock::now() >= gives_up;
   if (client_.interrupted) {
     state_ = State::interrupted;
@@ -67,6 +67,7 @@ std::size_t RequestBody::piece_bytes() {
 Awaitable<std::size_t> RequestBody::receive(std::span<std::byte> piece) {
   if (client_.interrupted) state_ = State::interrupted;
   if (!is_open()) co_return 0;
+  readable_ = false;
   client_.set_time_limit(k_hold);
   const std::size_t size =
       announced_ ? co_await receive_known(piece) : co_await receive_chunks(piece);

@@ -41,7 +41,7 @@ class RequestBody {
   std::optional<std::uint64_t> announced_bytes() const { return announced_; }
 
   /// Whether `receive` would find something at once.
-  bool has_arrived() { return client_.has_arrived() && !starved_; }
+  bool has_arrived() { return readable_ || (client_.has_arrived() && !starved_); }
   /// Returns when it would, at the end, or after `limit`.
   Awaitable<void> wait(Clock::duration limit);
   /// How much memory the next `receive` is worth.
@@ -65,8 +65,9 @@ class RequestBody {
   const std::optional<std::uint64_t> announced_;
   std::uint64_t left_ = 0;  // Of the announced.
   State state_ = State::open;
-  bool client_waits_;     // For "100 Continue".
-  bool starved_ = false;  // What was received is too little to go on with.
+  bool client_waits_;      // For "100 Continue".
+  bool starved_ = false;   // What was received is too little to go on with.
+  bool readable_ = false;  // The socket is, if only to say that the client has gone.
   Clock::time_point last_arrival_ = Clock::now();
 };
 

@@ -1,9 +1,5 @@
 // Tasks as operations of Boost.Asio. All of Asio is in this one file: it is slow to compile.
 
-#if defined(__SANITIZE_THREAD__)
-#define BOOST_ASIO_DISABLE_FENCED_BLOCK  // GCC's ThreadSanitizer knows no fences, and says so.
-#endif
-
 #include <array>
 #include <atomic>
 #include <chrono>

@@ -1,9 +1,5 @@
 // The code that the README shows: here it is compiled and run, and compared line by line.
 
-#if defined(__SANITIZE_THREAD__)
-#define BOOST_ASIO_DISABLE_FENCED_BLOCK  // GCC's ThreadSanitizer knows no fences, and says so.
-#endif
-
 #include <algorithm>
 #include <chrono>
 #include <coroutine>

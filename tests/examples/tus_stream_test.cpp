@@ -61,6 +61,18 @@ TEST_CASE("a PATCH that breaks off keeps what arrived") {
   CHECK(tus.content(location) == bytes);
 }
 
+TEST_CASE("a client that stalls and then goes away is noticed") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  auto client = begin_patch(tus, location, 10, "abc");
+  client.reset();
+  wait_until([&] {
+    const std::string metrics = tus.http.ask("GET", "/metrics", {}).body();
+    return metrics.find("\ntus_connections 1\n") != std::string::npos;
+  });
+  CHECK(tus.offset(location) == 3);
+}
+
 TEST_CASE("a PATCH with a checksum that breaks off keeps nothing") {
   TusFixture tus;
   const std::string location = tus.create(100);

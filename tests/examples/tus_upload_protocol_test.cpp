@@ -1,9 +1,5 @@
 // tus_upload with servers that fail, err and lie: what it asks for then, and when it gives up.
 
-#if defined(__SANITIZE_THREAD__)
-#define BOOST_ASIO_DISABLE_FENCED_BLOCK  // GCC's ThreadSanitizer knows no fences, and says so.
-#endif
-
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>

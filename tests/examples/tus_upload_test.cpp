@@ -1,9 +1,5 @@
 // tus_upload as its users call it, with the server of examples/tus_server/.
 
-#if defined(__SANITIZE_THREAD__)
-#define BOOST_ASIO_DISABLE_FENCED_BLOCK  // GCC's ThreadSanitizer knows no fences, and says so.
-#endif
-
 #include <algorithm>
 #include <array>
 #include <cstdint>
