@@ -33,6 +33,7 @@ struct Totals {
   std::uint64_t acknowledgements = 0;
   std::uint64_t violations = 0;
   std::uint64_t unflushed_writes = 0;  // Of the disk, at the cuts.
+  std::uint64_t full_disks = 0;
   std::uint64_t lost_filesystems = 0;
 };
 
@@ -91,13 +92,14 @@ class Story {
     const bool at_start = totals_.cuts % 8 == 7;
     if (!at_start) writers_.wait_for(random_.between(1, 150));
     const std::uint64_t most_us = at_start ? 50'000 : 5000;
-    if (totals_.cuts % 3 == 1) fill_and_free();
+    if (!at_start && totals_.cuts % 3 == 1) fill_and_free();
     std::this_thread::sleep_for(std::chrono::microseconds(random_.below(most_us)));
   }
 
   void fill_and_free() {
     fill();
     writers_.wait_for_refusals(random_.between(1, 100));
+    ++totals_.full_disks;
     if (random_.once_in(2)) return;  // The power is cut while the disk is full.
     std::filesystem::remove(filler());
     writers_.wait_for(random_.between(1, 150));
@@ -166,11 +168,12 @@ Totals run(const std::string& filesystem, std::uint64_t cuts, std::uint64_t seed
   }
   std::printf(
       "%s: %ju cuts, %ju acknowledgements, %ju violations; "
-      "%ju writes were not flushed, %ju file systems lost\n",
+      "%ju writes were not flushed, %ju times the disk was full, %ju file systems lost\n",
       filesystem.c_str(), static_cast<std::uintmax_t>(totals.cuts),
       static_cast<std::uintmax_t>(totals.acknowledgements),
       static_cast<std::uintmax_t>(totals.violations),
       static_cast<std::uintmax_t>(totals.unflushed_writes),
+      static_cast<std::uintmax_t>(totals.full_disks),
       static_cast<std::uintmax_t>(totals.lost_filesystems));
   std::fflush(stdout);
   return totals;
