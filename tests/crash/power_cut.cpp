@@ -92,7 +92,10 @@ class Story {
     const bool at_start = totals_.cuts % 8 == 7;
     if (!at_start) writers_.wait_for(random_.between(1, 150));
     const std::uint64_t most_us = at_start ? 50'000 : 5000;
-    if (!at_start && totals_.cuts % 3 == 1) fill_and_free();
+    // A full btrfs has no room to write even what is mapped: SQLite's shared memory is a SIGBUS
+    // then.
+    const bool may_fill = !at_start && filesystem_ != "btrfs";
+    if (may_fill && totals_.cuts % 3 == 1) fill_and_free();
     std::this_thread::sleep_for(std::chrono::microseconds(random_.below(most_us)));
   }
 
