@@ -12,6 +12,7 @@
 
 #include <tidemark/storage/storage_error.hpp>
 
+#include "../base64.hpp"
 #include "http_error.hpp"
 
 namespace tus {
@@ -52,15 +53,6 @@ std::optional<std::string> decode_base64(std::string_view text) {
   if (size < 0) return {};
   bytes.resize(static_cast<std::size_t>(size) - padding);
   return bytes;
-}
-
-std::string encode_base64(std::string_view bytes) {
-  std::string text((bytes.size() + 2) / 3 * 4 + 1, '\0');  // EVP_EncodeBlock adds a zero.
-  const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
-                                   reinterpret_cast<const unsigned char*>(bytes.data()),
-                                   static_cast<int>(bytes.size()));
-  text.resize(static_cast<std::size_t>(size));
-  return text;
 }
 
 /// Printable ASCII without what separates keys: "MUST NOT contain spaces and commas".
@@ -124,7 +116,7 @@ std::string format_metadata(const Metadata& metadata) {
     if (!is_metadata_key(entry.key)) continue;  // Of another implementation; has no spelling here.
     if (!text.empty()) text += ',';
     text += entry.key;
-    if (!entry.value.empty()) text += ' ' + encode_base64(entry.value);
+    if (!entry.value.empty()) text += ' ' + examples::encode_base64(entry.value);
   }
   return text;
 }
@@ -195,13 +187,16 @@ std::optional<ByteRange> parse_range(std::string_view text, std::uint64_t size) 
   return ByteRange{*first, std::min(last.value_or(size - 1), size - 1)};
 }
 
-std::string format_http_date(std::chrono::sys_seconds time) {
+std::string format_time(std::chrono::sys_seconds time, const char* format) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
   std::tm parts{};
   gmtime_r(&seconds, &parts);
   std::array<char, 64> text{};
-  return {text.data(),
-          std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts)};
+  return {text.data(), std::strftime(text.data(), text.size(), format, &parts)};
+}
+
+std::string format_http_date(std::chrono::sys_seconds time) {
+  return format_time(time, "%a, %d %b %Y %H:%M:%S GMT");
 }
 
 std::string format_disposition(const Metadata& metadata) {

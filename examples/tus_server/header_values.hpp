@@ -49,6 +49,8 @@ struct ByteRange {
 };
 std::optional<ByteRange> parse_range(std::string_view text, std::uint64_t size);
 
+/// In UTC, as strftime spells `format`.
+std::string format_time(std::chrono::sys_seconds time, const char* format);
 /// "Wed, 21 Oct 2015 07:28:00 GMT"; the form of Upload-Expires.
 std::string format_http_date(std::chrono::sys_seconds time);
 

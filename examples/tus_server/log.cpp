@@ -1,28 +1,23 @@
 #include "log.hpp"
 
-#include <array>
 #include <chrono>
-#include <ctime>
 #include <poll.h>
 #include <string>
 #include <unistd.h>
 
 #include <boost/json/serialize.hpp>
 
+#include "header_values.hpp"
+
 namespace tus {
 
 void log(std::string_view event, const boost::json::object& facts) {
-  const auto now = std::chrono::system_clock::now();
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch());
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  std::array<char, 64> time{};
-  const std::size_t size = std::strftime(time.data(), time.size(), "%Y-%m-%dT%H:%M:%S", &parts);
-  const std::string fraction = std::to_string(1000 + ms.count() % 1000).replace(0, 1, ".") + 'Z';
+  const auto now = std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
+  const auto second = std::chrono::floor<std::chrono::seconds>(now);
+  const std::string ms = std::to_string(1000 + (now - second).count()).substr(1);
 
   boost::json::object line;
-  line["time"] = std::string(time.data(), size) + fraction;
+  line["time"] = format_time(second, "%Y-%m-%dT%H:%M:%S") + '.' + ms + 'Z';
   line["event"] = event;
   for (const auto& fact : facts) line[fact.key()] = fact.value();
   const std::string text = boost::json::serialize(line) + '\n';

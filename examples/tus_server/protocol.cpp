@@ -1,7 +1,6 @@
 #include "protocol.hpp"
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 #include <utility>
 
@@ -317,22 +316,13 @@ Content describe_content(const RequestHeader& request, const Upload& upload) {
 
 std::string format_listing(const std::vector<Upload>& uploads,
                            const std::optional<UploadId>& next) {
-  const auto time = [](std::chrono::sys_seconds when) {
-    const std::time_t seconds = std::chrono::system_clock::to_time_t(when);
-    std::tm parts{};
-    gmtime_r(&seconds, &parts);
-    std::array<char, 32> text{};
-    return std::string(text.data(),
-                       std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts));
-  };
+  constexpr const char* k_time = "%Y-%m-%dT%H:%M:%SZ";
   boost::json::array array;
   for (const Upload& upload : uploads) {
     boost::json::object metadata;
     for (const auto& entry : upload.metadata) {  // Binary values have no form in JSON.
-      if (entry.kind == tidemark::Metadata::Kind::text)
-        metadata[entry.key] = entry.value;
-      else
-        metadata[entry.key] = nullptr;
+      boost::json::value& value = metadata[entry.key];
+      if (entry.kind == tidemark::Metadata::Kind::text) value = entry.value;
     }
     boost::json::object object;
     object["id"] = upload.id.view();
@@ -342,10 +332,11 @@ std::string format_listing(const std::vector<Upload>& uploads,
     object["completed"] = upload.completed;
     object["partial"] = is_partial(upload.id);
     object["metadata"] = std::move(metadata);
-    object["created_at"] = time(upload.created_at);
+    object["created_at"] = format_time(upload.created_at, k_time);
     object["expires_at"] = nullptr;
     if (upload.expires_at) {
-      object["expires_at"] = time(std::chrono::floor<std::chrono::seconds>(*upload.expires_at));
+      const auto second = std::chrono::floor<std::chrono::seconds>(*upload.expires_at);
+      object["expires_at"] = format_time(second, k_time);
     }
     array.push_back(std::move(object));
   }

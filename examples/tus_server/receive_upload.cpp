@@ -122,10 +122,11 @@ Awaitable<AppendResult> receive_upload(SQLiteStorage& storage, UploadId id, std:
     uncommitted = 0;
     committed_at = Clock::now();
   }
-  if (digest && body.state() == RequestBody::State::complete && !digest->is_expected()) {
+  if (digest && body.state() != RequestBody::State::complete) {
+    piece = Buffer();
+  } else if (digest && !digest->is_expected()) {
     digest->expect(parse_checksum(body.trailer("Upload-Checksum")));
   }
-  if (digest && body.state() != RequestBody::State::complete) piece = Buffer();
   co_return co_await tidemark::async(close(storage, *writer, std::move(piece)), k_await);
 }
 

@@ -24,10 +24,6 @@ using tidemark::Task;
 using tidemark::Upload;
 using tidemark::UploadId;
 
-[[noreturn]] void refuse_unknown() {
-  throw HttpError(status::not_found, "there is no such upload");
-}
-
 /// Ends the present writer, if there is one, so that the offset told is the one that stays.
 Task<std::optional<Upload>> settle_upload(SQLiteStorage& storage, UploadId id) {
   std::optional<Upload> upload = co_await storage.get_upload(id);
@@ -140,16 +136,16 @@ Awaitable<Response> Service::answer(const action::Create& wanted, Exchange excha
   co_await tidemark::async(
       storage_.create_upload(id, wanted.length, std::move(metadata), expires_at), k_await);
   if (wanted.has_bytes) {
-    bool mismatched = false;
+    std::optional<HttpError> mismatch;
     try {
       co_await receive(id, 0, wanted.checksum, wanted.checksum_follows, exchange, response);
     } catch (const HttpError& error) {
-      mismatched = error.status() == k_checksum_mismatch;
-      if (!mismatched) throw;
+      if (error.status() != k_checksum_mismatch) throw;
+      mismatch = error;
     }
-    if (mismatched) {  // Its address is told to nobody.
+    if (mismatch) {  // Its address is told to nobody.
       co_await tidemark::async(storage_.delete_upload(id), k_await);
-      throw HttpError(k_checksum_mismatch, "the bytes are not those of Upload-Checksum");
+      throw *mismatch;
     }
   }
   if (expires_at) {
@@ -197,18 +193,19 @@ Awaitable<std::optional<Upload>> Service::finish_final(UploadId id) {
   co_return co_await tidemark::async(storage_.get_upload(id), k_await);
 }
 
-Awaitable<Upload> Service::find(UploadId id) {
-  std::optional<Upload> upload = co_await tidemark::async(storage_.get_upload(id), k_await);
+Awaitable<Upload> Service::find_by(Task<std::optional<Upload>> look, UploadId id) {
+  std::optional<Upload> upload = co_await tidemark::async(std::move(look), k_await);
   if (!upload) upload = co_await finish_final(id);
-  if (!upload) refuse_unknown();
+  if (!upload) throw HttpError(status::not_found, "there is no such upload");
   co_return *std::move(upload);
 }
 
+Awaitable<Upload> Service::find(UploadId id) {
+  return find_by(storage_.get_upload(id), id);
+}
+
 Awaitable<Upload> Service::settle(UploadId id) {
-  std::optional<Upload> upload = co_await tidemark::async(settle_upload(storage_, id), k_await);
-  if (!upload) upload = co_await finish_final(id);
-  if (!upload) refuse_unknown();
-  co_return *std::move(upload);
+  return find_by(settle_upload(storage_, id), id);
 }
 
 Awaitable<void> Service::receive(UploadId id, std::uint64_t offset,
@@ -238,18 +235,17 @@ Awaitable<Response> Service::answer(const action::Append& wanted, Exchange excha
       throw HttpError(status::bad_request, "Upload-Length is not the one that was told before");
     }
   }
-  std::optional<Errc> refusal;
+  bool refused = false;
   try {
     co_await receive(wanted.id, wanted.offset, wanted.checksum, wanted.checksum_follows, exchange,
                      response);
   } catch (const StorageError& error) {
-    if (error.code() == Errc::already_complete) refusal = Errc::already_complete;
-    if (error.code() == Errc::not_found) refusal = Errc::not_found;
-    if (!refusal) throw;
+    refused = error.code() == Errc::already_complete || error.code() == Errc::not_found;
+    if (!refused) throw;
   }
-  if (!refusal && !options_.expire_after) co_return response;
+  if (!refused && !options_.expire_after) co_return response;
   const Upload upload = co_await find(wanted.id);
-  if (refusal) {
+  if (refused) {
     if (!upload.parts.empty()) {
       throw HttpError(status::forbidden, "a final upload takes no bytes");
     }

@@ -51,7 +51,11 @@ class Service {
   Counters counters;
 
  private:
+  /// The same, after the present writer has ended.
   Awaitable<tidemark::Upload> settle(tidemark::UploadId id);
+  /// What `look` gives, else the final upload that was still to be joined.
+  Awaitable<tidemark::Upload> find_by(tidemark::Task<std::optional<tidemark::Upload>> look,
+                                      tidemark::UploadId id);
   Awaitable<void> create_final(tidemark::UploadId id, const action::Create& wanted,
                                const RequestHeader& request);
   Awaitable<std::optional<tidemark::Upload>> finish_final(tidemark::UploadId id);

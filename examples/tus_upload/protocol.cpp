@@ -8,21 +8,10 @@
 
 #include <boost/algorithm/hex.hpp>
 #include <boost/url/parse.hpp>
-#include <openssl/evp.h>
+
+#include "../base64.hpp"
 
 namespace examples {
-namespace {
-
-std::string base64(std::string_view bytes) {
-  std::string text((bytes.size() + 2) / 3 * 4 + 1, '\0');  // libcrypto ends it with a zero.
-  const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
-                                   reinterpret_cast<const unsigned char*>(bytes.data()),
-                                   static_cast<int>(bytes.size()));
-  text.resize(static_cast<std::size_t>(size));
-  return text;
-}
-
-}  // namespace
 
 Url parse_url(std::string_view text) {
   const auto fail = [text](const std::string& why) {
@@ -75,11 +64,11 @@ std::string part_fingerprint(std::string_view fingerprint, std::size_t part, std
 std::string checksum_value(std::string_view sha256_hex) {
   std::string digest;
   boost::algorithm::unhex(sha256_hex, std::back_inserter(digest));
-  return "sha256 " + base64(digest);
+  return "sha256 " + encode_base64(digest);
 }
 
 std::string metadata_value(std::string_view filename) {
-  return "filename " + base64(filename);
+  return "filename " + encode_base64(filename);
 }
 
 std::string final_value(std::span<const Url> parts) {
