@@ -21,8 +21,8 @@ namespace tidemark::detail {
 namespace {
 
 // A lone surrogate's escape passes through Boost.JSON, which refuses it, as this escape of U+0000
-// and the surrogate's four digits. U+0000 itself is marked the same way, and JSON allows it in no
-// other form, so nothing else can look like a mark.
+// and the surrogate's four digits, in lower case, so that equal keys stay equal. U+0000 itself is
+// marked the same way, and JSON allows it in no other form, so nothing else can look like a mark.
 constexpr std::string_view k_mark_escape = "\\u0000";
 constexpr std::size_t k_unit_digits = 4;
 constexpr std::size_t k_escape_bytes = 6;
@@ -61,13 +61,17 @@ std::optional<char32_t> take_code_point(std::string_view& rest) noexcept {
   return c;
 }
 
-void append_escape(std::string& out, char32_t unit) {
-  TIDEMARK_ASSERT(unit <= 0xFFFF, "an escape holds one UTF-16 unit");
+void append_digits(std::string& out, char32_t unit) {
+  TIDEMARK_ASSERT(unit <= 0xFFFF, "four digits hold one UTF-16 unit");
   constexpr std::string_view k_digits = "0123456789abcdef";
-  out += "\\u";
   for (const unsigned shift : {12U, 8U, 4U, 0U}) {
     out += k_digits[(unit >> shift) & 0xFU];
   }
+}
+
+void append_escape(std::string& out, char32_t unit) {
+  out += "\\u";
+  append_digits(out, unit);
 }
 
 /// The letter of the short escape of `c`, or 0.
@@ -123,8 +127,9 @@ std::string mark_lone_surrogates(std::string_view text) {
         size = 2 * k_escape_bytes;
       } else if (*unit == 0 || is_high_surrogate(*unit) || is_low_surrogate(*unit)) {
         out += k_mark_escape;
-        text.remove_prefix(k_escape_bytes - k_unit_digits);
-        size = k_unit_digits;
+        append_digits(out, *unit);
+        text.remove_prefix(k_escape_bytes);
+        continue;
       } else {
         size = k_escape_bytes;
       }

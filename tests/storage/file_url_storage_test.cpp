@@ -78,6 +78,13 @@ TEST_CASE_METHOD(StoreFixture, "the file is what json.dump with an indent of two
   CHECK(get("\"\\/\n\x01\x7f") == "\xc3\xa9\xf0\x9f\x8c\x8a\xed\xa0\x80");
 }
 
+TEST_CASE_METHOD(StoreFixture, "of one fingerprint in several spellings the last counts") {
+  write_contents(path, R"({"\ud80a\u00e9": "1", "b": "2", "\uD80a\u00E9": "3"})");
+  CHECK(get("\xed\xa0\x8a\xc3\xa9") == "3");
+  set("b", "x");
+  CHECK(contents(path) == "{\n  \"\\ud80a\\u00e9\": \"3\",\n  \"b\": \"x\"\n}");
+}
+
 TEST_CASE_METHOD(StoreFixture, "Python reads what is written, and writes the same bytes") {
   if (!run_python("import json", {})) {
     WARN("not shown: there is no Python");
