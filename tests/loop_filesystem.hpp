@@ -16,14 +16,14 @@
 
 namespace tidemark::test {
 
-/// A small ext4 file system of its own, in a file on a loop device. Only root can have one, and not
-/// in every container: ask `mounted`.
+/// A small file system of its own, ext4 or another, in a file on a loop device. Only root can have
+/// one, and not in every container: ask `mounted`.
 class LoopFilesystem {
  public:
-  explicit LoopFilesystem(std::size_t mebibytes) {
+  explicit LoopFilesystem(std::size_t mebibytes, const std::string& kind = "ext4") {
     std::filesystem::create_directory(path());
     mounted_ = run("truncate --size " + std::to_string(mebibytes) + "M " + image()) &&
-               run("mkfs.ext4 -q " + image()) && mount_again();
+               run("mkfs." + kind + " -q " + image()) && mount_again();
   }
   ~LoopFilesystem() {
     thaw();

@@ -8,6 +8,7 @@
 
 #include <tidemark/engine/sleep_for.hpp>
 #include <tidemark/storage/detail/open_store.hpp>
+#include <tidemark/storage/detail/reserve_file.hpp>
 #include <tidemark/storage/detail/schema.hpp>
 #include <tidemark/storage/detail/step_thread.hpp>
 
@@ -36,10 +37,25 @@ void make_database(const StorageOptions& options) {
   if ((code & 0xff) == SQLITE_IOERR) throw SqliteError(database.handle(), code, "checkpoint");
 }
 
+/// The same on a full disk, where SQLite's files beside the database find their place in the
+/// reserve. The want of space has many names: on XFS it is ENOENT, because SQLite then tries to
+/// read a file that it could not make.
+void make_database_on_full_disk(const StorageOptions& options) {
+  try {
+    make_database(options);
+  } catch (const SqliteError& error) {
+    const int code = error.primary_code();
+    const bool may_be_full = code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_CANTOPEN;
+    ReserveFile reserve(options.db_path.string(), vfs_of(options));
+    if (!may_be_full || !reserve.release()) throw;
+    make_database(options);
+  }
+}
+
 /// Makes or migrates the database; it blocks. Throws SqliteError (busy) while others lock it.
 void prepare(const StorageOptions& options) {
   try {
-    make_database(options);
+    make_database_on_full_disk(options);
   } catch (const SqliteError& error) {
     if (error.errc() == Errc::busy) throw;
     refuse(error.errc(), options.db_path, error.what());

@@ -105,6 +105,29 @@ TEST_CASE("a small disk fills, and goes on once there is room") {
   store.check_upload("given", 4 * k_mib - 1);
 }
 
+TEST_CASE("a storage on a disk without a free block opens, deletes and goes on") {
+  const std::string kind = GENERATE("ext4", "xfs");
+  CAPTURE(kind);
+  const LoopFilesystem disk(kind == "xfs" ? 320 : 48, kind);
+  if (!disk.mounted()) {
+    WARN("not shown: it takes the right to mount a file system");
+    return;
+  }
+  // Nobody else has the database open: SQLite's files beside it go with the last connection.
+  SqliteStore store(disk.path(), {.min_free_bytes = 0});
+  for (const UploadId id : {"kept", "deleted"}) {
+    store.wait(store->create_upload(id, std::nullopt, Metadata()));
+    store.wait(append_test_bytes(*store, id, 1, 0, 5000));
+  }
+  store.close();
+  fill_disk(disk.path());
+  store.open();
+  store.wait(store->delete_upload("deleted"));
+  CHECK_FALSE(fs::exists(disk.path() / "uploads" / "deleted"));
+  CHECK(store.wait(append_test_bytes(*store, "kept", 1, 5000, 5000)) == committed(10'000));
+  CHECK(store.wait(store->read_file("kept", 10'000)) == test_bytes(1, 0, 10'000));
+}
+
 TEST_CASE("many uploads on a full disk lose nothing and can all be deleted") {
   const LoopFilesystem disk(48);
   if (!disk.mounted()) {
