@@ -1,9 +1,12 @@
 #include "connection.hpp"
 
+#include <stdexcept>
+
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/write.hpp>
 #include <boost/system/system_error.hpp>
@@ -35,7 +38,8 @@ Request make_request(http::verb method, const Url& url) {
 
 asio::awaitable<Response> Connection::send(const Request& request,
                                            std::chrono::seconds answer_limit) {
-  if (!stream_) co_await connect();
+  const bool is_new = !stream_;
+  if (is_new) co_await connect();
   error_code unsent;
   try {
     co_await write(request);
@@ -51,6 +55,10 @@ asio::awaitable<Response> Connection::send(const Request& request,
   co_await http::async_read(*stream_, received_, parser,
                             asio::redirect_error(asio::use_awaitable, lost));
   if (unsent || lost || !parser.keep_alive()) stream_.reset();
+  // On one that has served already it is bytes that nobody asked for, and another may help.
+  if (is_new && lost == http::error::bad_version) {
+    throw std::runtime_error(host_ + ':' + port_ + ": not an HTTP server");
+  }
   if (lost) throw system_error(unsent ? unsent : lost);
   co_return parser.release();
 }

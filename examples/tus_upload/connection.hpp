@@ -25,7 +25,8 @@ Request make_request(boost::beast::http::verb method, const Url& url);
 /// permits.
 ///
 /// Errors: boost::system::system_error when it was lost or a time limit has passed. The next
-/// request then opens another; whether the server has seen this one is unknown.
+/// request then opens another; whether the server has seen this one is unknown. std::runtime_error
+/// when the server speaks no HTTP.
 /// Thread safety: none; one request at a time.
 class Connection {
  public:

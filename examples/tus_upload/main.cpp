@@ -5,36 +5,34 @@
 // URL is where the server makes uploads. Kill it at any moment and run it again: it goes on where
 // the server stands, by the URL that it has kept under the file's digest. It ends with one line on
 // standard output, `URL LENGTH sha256=HEX`, of the upload. Exits with 0 when the server has all of
-// FILE, 1 when it could not be sent, 2 when it was called wrongly; what went wrong is one line on
-// standard error.
+// FILE, 1 when it could not be sent, 2 when it was called wrongly. Standard error has a line when
+// an earlier run is gone on with, when a request fails and is tried again, and when the program
+// fails.
 
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/deferred.hpp>
-#include <boost/asio/experimental/parallel_group.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <tidemark/engine/engine.hpp>
 #include <tidemark/engine/sync_wait.hpp>
 #include <tidemark/storage/file_url_storage.hpp>
+#include <tidemark/storage/storage_error.hpp>
 
+#include "notices.hpp"
 #include "protocol.hpp"
 #include "source_file.hpp"
-#include "upload.hpp"
+#include "transfer.hpp"
 
 using namespace examples;
 using namespace tidemark;
@@ -56,64 +54,13 @@ struct Options {
   std::string url;
 };
 
-using Uploads = std::vector<std::unique_ptr<Upload>>;
-
-/// Sends all of them at once. The first that fails ends the others.
-asio::awaitable<void> send_all(Uploads& uploads) {
-  const asio::any_io_executor executor = co_await asio::this_coro::executor;
-  const auto start = [&executor](Upload& upload) {
-    return asio::co_spawn(executor, upload.send(), asio::deferred);
-  };
-  std::vector<decltype(start(*uploads.front()))> operations;
-  for (const auto& upload : uploads) operations.push_back(start(*upload));
-  auto group = asio::experimental::make_parallel_group(std::move(operations));
-  const auto ended =
-      co_await group.async_wait(asio::experimental::wait_for_one_error(), asio::use_awaitable);
-  const auto& [order, errors] = ended;
-  for (const std::size_t index : order) {
-    if (errors[index]) std::rethrow_exception(errors[index]);
-  }
-}
-
-/// Gives the URL of the upload that holds the whole file.
-asio::awaitable<std::string> transfer(Run& run, std::string filename) {
-  const std::vector<Piece>& pieces = run.file.pieces();
-  const std::string fingerprint = fingerprint_of(run.file.size(), run.file.sha256());
-  const std::string metadata = metadata_value(filename);
-  Uploads uploads;
-  for (const Piece& piece : pieces) {
-    std::string name = fingerprint;
-    Upload::Headers headers = {{"Upload-Length", std::to_string(piece.length)}};
-    if (pieces.size() == 1) {
-      headers.emplace_back("Upload-Metadata", metadata);
-    } else {
-      name = part_fingerprint(fingerprint, uploads.size() + 1, pieces.size());
-      headers.emplace_back("Upload-Concat", "partial");
-    }
-    uploads.push_back(std::make_unique<Upload>(run, piece, std::move(name), std::move(headers)));
-  }
-  run.bar.begin("sending", 0);
-  co_await send_all(uploads);
-
-  std::string url(uploads.front()->url().buffer());
-  if (uploads.size() > 1) {
-    std::vector<Url> parts;
-    for (const auto& upload : uploads) parts.push_back(upload->url());
-    const Piece nothing;  // The parts have all that it consists of.
-    Upload::Headers headers = {{"Upload-Concat", final_value(parts)},
-                               {"Upload-Metadata", metadata}};
-    Upload whole(run, nothing, "", std::move(headers));
-    co_await whole.send();
-    url = std::string(whole.url().buffer());
-  }
-  for (const auto& upload : uploads) co_await upload->forget();
-  co_return url;
-}
-
 /// Gives the line that says what the server has.
 std::string send_file(const Options& options, const Url& endpoint) {
-  if (!std::filesystem::is_regular_file(options.file)) {
+  if (!std::filesystem::exists(options.file)) {
     throw std::runtime_error("no such file: " + options.file);
+  }
+  if (!std::filesystem::is_regular_file(options.file)) {
+    throw std::runtime_error("not a regular file: " + options.file);
   }
   const std::filesystem::path path = std::filesystem::canonical(options.file);
   Engine engine;
@@ -130,15 +77,28 @@ std::string send_file(const Options& options, const Url& endpoint) {
   return url.get() + ' ' + std::to_string(file->size()) + " sha256=" + file->sha256();
 }
 
+/// Without "input/output error" behind what the system itself said.
+std::string message_of(const StorageError& error) {
+  std::string text = error.what();
+  const std::string meaning = ": " + error.code().message();
+  if (error.code() == Errc::io_error && text.ends_with(meaning)) {
+    text.resize(text.size() - meaning.size());
+  }
+  return text;
+}
+
 /// Says on standard error what is wrong with the arguments, in one line, and exits.
 Options parse(int argc, char** argv) {
   Options options;
   CLI::App app("Sends a file to a tus server. Killed and run again, it goes on where it was.");
   app.add_option("--url-store", options.url_store, "Where URLs of unfinished uploads are kept")
       ->capture_default_str();
-  app.add_option("--chunk-bytes", options.chunk_bytes, "Size of one request")
+  app.add_option("--chunk-bytes", options.chunk_bytes,
+                 "Most bytes of one request, 64KiB to 32MiB, also in such units")
       ->capture_default_str()
-      ->check(CLI::Range(k_min_chunk_bytes, k_max_chunk_bytes));
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(false).description(""))
+      ->check(CLI::Range(k_min_chunk_bytes, k_max_chunk_bytes).description(""));
   app.add_option("--parallel", options.parallel, "Connections that send a piece of FILE each")
       ->capture_default_str()
       ->check(CLI::Range(std::size_t{1}, k_max_parallel));
@@ -157,7 +117,7 @@ Options parse(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) std::exit(app.exit(error));  // --help
-    std::fprintf(stderr, "tus_upload: %s\n", error.what());
+    say(error.what());
     std::exit(2);
   }
   return options;
@@ -168,11 +128,15 @@ Options parse(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     const Options options = parse(argc, argv);
+    say_when_stopped();
     const std::string line = send_file(options, parse_url(options.url));
     std::puts(line.c_str());
     if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "stdout");
+  } catch (const StorageError& error) {
+    say(message_of(error));
+    return 1;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "tus_upload: %s\n", error.what());
+    say(error.what());
     return 1;
   }
 }

@@ -12,6 +12,8 @@
 
 #include <tidemark/engine/asio.hpp>
 
+#include "notices.hpp"
+
 using namespace tidemark;
 
 namespace examples {
@@ -19,6 +21,8 @@ namespace {
 
 namespace asio = boost::asio;
 namespace http = boost::beast::http;
+
+constexpr std::chrono::seconds k_delete_limit{10};  // For an answer that changes nothing.
 
 /// The server refuses for now.
 struct TransientError : std::runtime_error {
@@ -35,13 +39,15 @@ std::chrono::seconds answer_limit(std::uint64_t file_bytes) {
 }
 
 /// The status, and the server's own sentence about it where that is fit for a terminal.
-std::string describe(const Response& response) {
+std::string status_of(const Response& response) {
   const std::string said = response.body().substr(0, response.body().find_first_of("\r\n"));
   const auto is_printable = [](char c) { return c >= ' ' && c <= '~'; };
-  std::string text = "the server answered " + std::to_string(response.result_int());
+  std::string text = std::to_string(response.result_int());
   const http::status status = http::int_to_status(response.result_int());
   if (status != http::status::unknown) text.append(" ").append(http::obsolete_reason(status));
-  if (!said.empty() && said.size() <= 200 && std::ranges::all_of(said, is_printable)) {
+  const bool is_markup = said.starts_with('<');
+  if (!said.empty() && !is_markup && said.size() <= 200 &&
+      std::ranges::all_of(said, is_printable)) {
     text += " (" + said + ')';
   }
   return text;
@@ -61,17 +67,32 @@ Upload::Upload(Run& run, const Piece& piece, std::string fingerprint, Headers he
       headers_(std::move(headers)),
       connection_(run.endpoint) {}
 
-asio::awaitable<void> Upload::send() {
+asio::awaitable<void> Upload::find() {
   co_await remember();
-  while (!in_step_ || offset_ < piece_.length) {
-    const std::string trouble = co_await try_step();
-    if (!trouble.empty()) co_await pause(trouble);
+  while (url_ && !in_step_) co_await step();
+}
+
+asio::awaitable<void> Upload::send() {
+  while (!is_complete()) co_await step();
+}
+
+asio::awaitable<void> Upload::discard() {
+  if (!url_) co_await remember();
+  if (url_) {
+    try {
+      // A new one: the server may have closed the other while it was idle.
+      Connection connection(run_.endpoint);
+      Request request = make_request(http::verb::delete_, *url_);
+      request.prepare_payload();
+      co_await connection.send(request, k_delete_limit);
+    } catch (const std::runtime_error&) {  // What is not deleted only takes room.
+    }
   }
+  co_await forget();
 }
 
 /// Takes up the upload that an earlier run began on this server.
 asio::awaitable<void> Upload::remember() {
-  if (fingerprint_.empty()) co_return;
   Task<std::optional<std::string>> task = run_.urls.get_url(fingerprint_);
   const std::optional<std::string> kept = co_await async(std::move(task), asio::use_awaitable);
   if (!kept) co_return;
@@ -87,6 +108,11 @@ asio::awaitable<void> Upload::remember() {
 asio::awaitable<void> Upload::forget() {
   Task<void> task = run_.urls.remove_url(fingerprint_);
   co_await async(std::move(task), asio::use_awaitable);
+}
+
+asio::awaitable<void> Upload::step() {
+  const std::string trouble = co_await try_step();
+  if (!trouble.empty()) co_await pause(trouble);
 }
 
 /// Gives what went wrong, when it may go better the next time.
@@ -118,10 +144,9 @@ asio::awaitable<void> Upload::create() {
   for (const auto& [name, value] : headers_) request.set(name, value);
   const Response response = co_await exchange(std::move(request));
   const auto location = response[http::field::location];
-  if (location.empty()) fail("the server gave no Location");
+  if (location.empty()) refuse(response, "the server gave no Location");
   url_ = resolve_location(run_.endpoint, {location.data(), location.size()});
   go_on_at(0);
-  if (fingerprint_.empty()) co_return;
   Task<void> task = run_.urls.set_url(fingerprint_, std::string(url_->buffer()));
   co_await async(std::move(task), asio::use_awaitable);
 }
@@ -135,7 +160,7 @@ asio::awaitable<void> Upload::ask_offset() {
     if (of_earlier_run_) throw UploadGone();
     fail("the server does not know the upload as it was made");
   }
-  if (*offset > offset_) retries_ = 0;
+  if (*offset > offset_) note_progress();
   go_on_at(*offset);
 }
 
@@ -152,7 +177,7 @@ asio::awaitable<void> Upload::send_chunk() {
   if (!offset || *offset <= offset_ || *offset > offset_ + chunk.bytes().size()) {
     fail("the server gave no new Upload-Offset");
   }
-  retries_ = 0;
+  note_progress();
   move_to(*offset);
 }
 
@@ -167,13 +192,18 @@ asio::awaitable<Response> Upload::exchange(Request request) {
     co_return response;
   }
   if (of_earlier_run_ && is_gone(response.result_int())) throw UploadGone();
-  if (is_transient(response.result_int())) throw TransientError(describe(response));
-  fail(describe(response));
+  const std::string why = "the server answered " + status_of(response);
+  if (is_transient(response.result_int())) throw TransientError(why);
+  refuse(response, why);
 }
 
 asio::awaitable<void> Upload::pause(const std::string& trouble) {
   if (retries_ == k_max_retries) {
     fail(trouble + ", also after " + std::to_string(retries_) + " retries");
+  }
+  if (retries_ == 0 && !run_.said_trouble) {
+    say(doing_ + ": " + trouble + "; trying again");
+    run_.said_trouble = true;
   }
   in_step_ = false;
   run_.bar.begin("waiting", run_.sent);
@@ -193,6 +223,18 @@ void Upload::move_to(std::uint64_t offset) {
   run_.sent = run_.sent - offset_ + offset;
   offset_ = offset;
   run_.bar.show(run_.sent);
+}
+
+void Upload::note_progress() {
+  retries_ = 0;
+  run_.said_trouble = false;
+}
+
+/// The answer is final.
+void Upload::refuse(const Response& response, const std::string& why) const {
+  if (url_ || !response["Tus-Resumable"].empty()) fail(why);
+  throw std::runtime_error(std::string(run_.endpoint.buffer()) +
+                           " is no tus endpoint: " + status_of(response));
 }
 
 void Upload::fail(const std::string& why) const {

@@ -26,7 +26,8 @@ struct Run {
   tidemark::FileURLStorage& urls;
   const Url endpoint;  // Where uploads are made.
   ProgressBar& bar;
-  std::uint64_t sent = 0;  // By all uploads together.
+  std::uint64_t sent = 0;     // By all uploads together.
+  bool said_trouble = false;  // Since there was progress.
 };
 
 /// One upload on the server, and the piece of the file that belongs there.
@@ -39,17 +40,23 @@ class Upload {
  public:
   using Headers = std::vector<std::pair<std::string, std::string>>;
 
-  /// Made with `headers`. Its URL is kept under `fingerprint`; an empty one keeps nothing.
+  /// Made with `headers`. Its URL is kept under `fingerprint`.
   Upload(Run& run, const Piece& piece, std::string fingerprint, Headers headers);
 
-  /// Ends when the server has all of the piece.
+  /// Asks where the upload of an earlier run stands, if its URL is kept.
+  boost::asio::awaitable<void> find();
+  /// Makes the upload unless it was found. Ends when the server has all of the piece.
   boost::asio::awaitable<void> send();
+  bool is_complete() const { return in_step_ && offset_ == piece_.length; }
   const Url& url() const { return *url_; }
+  /// Asks the server to delete it, whatever the answer, and forgets it.
+  boost::asio::awaitable<void> discard();
   /// Removes what is kept of it.
   boost::asio::awaitable<void> forget();
 
  private:
   boost::asio::awaitable<void> remember();
+  boost::asio::awaitable<void> step();
   boost::asio::awaitable<std::string> try_step();
   boost::asio::awaitable<void> create();
   boost::asio::awaitable<void> ask_offset();
@@ -58,6 +65,8 @@ class Upload {
   boost::asio::awaitable<void> pause(const std::string& trouble);
   void go_on_at(std::uint64_t offset);
   void move_to(std::uint64_t offset);
+  void note_progress();
+  [[noreturn]] void refuse(const Response& response, const std::string& why) const;
   [[noreturn]] void fail(const std::string& why) const;
 
   Run& run_;

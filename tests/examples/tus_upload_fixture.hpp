@@ -3,6 +3,7 @@
 // What the tests of examples/tus_upload/ share.
 
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -99,11 +100,16 @@ struct TusServerFixture : TusUploadFixture {
     return result.output.substr(0, result.output.find(' '));
   }
 
-  /// That the server has the file, and the client said so and keeps nothing.
+  /// That the server has the file, and the client said so and nothing else, and keeps nothing.
   void check_sent(const ExampleResult& result, const std::filesystem::path& file) const {
+    CHECK(result.errors.empty());
+    check_sent_after_all(result, file);
+  }
+
+  /// The same, whatever else the client said.
+  void check_sent_after_all(const ExampleResult& result, const std::filesystem::path& file) const {
     INFO(result.errors);
     CHECK(result.exit_code == 0);
-    CHECK(result.errors.empty());
     const std::string sent_to = url_in(result);
     REQUIRE(sent_to.starts_with(url()));
     CHECK(result.output == line_for(sent_to, file));
@@ -117,16 +123,17 @@ struct TusServerFixture : TusUploadFixture {
     return std::distance(begin(files), end(files));
   }
 
-  /// Sends in small chunks until `reached`, and kills the client then.
-  void kill_when(const std::filesystem::path& file, std::vector<std::string> options,
-                 const std::function<bool()>& reached) const {
-    options.insert(options.end(), {"--chunk-bytes", "65536", file.string(), url()});
+  /// Sends in small chunks until `reached`, and ends the client then. Gives what it said.
+  std::string kill_when(const std::filesystem::path& file, std::vector<std::string> options,
+                        const std::function<bool()>& reached, int signal = SIGKILL) const {
+    options.insert(options.end(), {"--chunk-bytes", "64KiB", file.string(), url()});
     ExampleProgram program(folder.path(), "tus_upload", std::move(options));
     while (!program.has_ended() && !reached()) ::sched_yield();
-    program.kill();
+    ::kill(program.pid(), signal);
     const ExampleResult result = program.wait();
     INFO(result.errors);
     REQUIRE(result.exit_code == -1);
+    return result.errors;
   }
 
   /// Kills it once each of `count` uploads that it keeps has some bytes; gives their ids.

@@ -1,6 +1,7 @@
 // tus_upload with servers that fail, err and lie: what it asks for then, and when it gives up.
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -37,6 +38,17 @@ void check_failed(const ExampleResult& result, const std::string& what) {
   CHECK_THAT(result.errors, StartsWith("tus_upload: ") && Contains(what));
   CHECK(result.errors.find('\n') == result.errors.size() - 1);
   CHECK(result.errors.find('\033') == std::string::npos);
+}
+
+/// How many lines of `text` there are, of which each ends so.
+std::size_t lines_in(const std::string& text, std::string_view end) {
+  std::size_t lines = 0;
+  for (std::size_t at = 0; at < text.size(); ++lines) {
+    const std::size_t next = text.find('\n', at) + 1;
+    CHECK(std::string_view(text).substr(at, next - at).ends_with(end));
+    at = next;
+  }
+  return lines;
 }
 
 std::string methods_of(const std::vector<Request>& requests) {
@@ -105,9 +117,14 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: asks where the upload stands after 
     if (!trouble) return std::nullopt;
     return ScriptedUpload::answer(*trouble);
   });
+  const std::size_t rows = troubles.size();
   const ExampleResult result = send_chunks(server);
   const std::vector<Request>& requests = server.stop();
-  CHECK(result.errors.empty());
+  CHECK(lines_in(result.errors, "; trying again\n") == rows);
+  CHECK_THAT(result.errors,
+             StartsWith("tus_upload: PATCH " + server.url("/files/one") +
+                        ": the server answered 423 Locked; trying again\n") &&
+                 Contains(": the server answered 507 Insufficient Storage; trying again\n"));
   CHECK(result.output == line_for(server.url("/files/one"), file));
   CHECK((upload.bytes == text));
   std::string methods = "POST ";
@@ -135,7 +152,8 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: POST and HEAD are tried again as we
   });
   const ExampleResult result = send_chunks(server);
   const std::vector<Request>& requests = server.stop();
-  CHECK(result.errors.empty());
+  CHECK(result.errors == "tus_upload: POST " + server.url() +
+                             ": the server answered 503 Service Unavailable; trying again\n");
   CHECK(result.output == line_for(server.url("/files/one"), file));
   CHECK((upload.bytes == text));
   CHECK_THAT(methods_of(requests), StartsWith("POST POST POST PATCH HEAD HEAD PATCH PATCH "));
@@ -149,7 +167,7 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: progress whose answers are all lost
   });
   const ExampleResult result = send_chunks(server);
   const std::vector<Request>& requests = server.stop();
-  CHECK(result.errors.empty());
+  CHECK(lines_in(result.errors, "; trying again\n") == 13);
   CHECK(result.output == line_for(server.url("/files/one"), file));
   CHECK((upload.bytes == text));
   std::string methods = "POST ";
@@ -240,6 +258,48 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: what is no answer of a tus server i
         },
         "no new Upload-Offset", "POST PATCH ");
   }
+}
+
+TEST_CASE_METHOD(ScriptFixture, "tus_upload: a URL that is no tus endpoint is called that") {
+  const auto answer = [](unsigned status, const char* body) {
+    Response response;
+    response.result(status);
+    response.body() = body;
+    return response;
+  };
+  struct Case {
+    unsigned status;
+    const char* body;
+    const char* said;
+  };
+  for (const Case& each :
+       {Case{501, "<!DOCTYPE HTML>\n<html>", "501 Not Implemented"},
+        Case{404, "<html>", "404 Not Found"}, Case{200, "", "200 OK"}, Case{201, "", "201 Created"},
+        Case{405, "not for this address\n", "405 Method Not Allowed (not for this address)"}}) {
+    ScriptedServer server([&](const Request&) { return answer(each.status, each.body); });
+    const ExampleResult result = send_chunks(server);
+    CHECK(result.exit_code == 1);
+    CHECK(result.errors ==
+          "tus_upload: " + server.url() + " is no tus endpoint: " + each.said + "\n");
+    CHECK(methods_of(server.stop()) == "POST ");
+  }
+  // A proxy's, while the endpoint behind it starts.
+  bool started = false;
+  ScriptedServer server([&](const Request& request) {
+    return std::exchange(started, true) ? upload(request) : answer(503, "<html>");
+  });
+  const ExampleResult result = send_chunks(server);
+  CHECK(result.exit_code == 0);
+  CHECK(result.errors == "tus_upload: POST " + server.url() +
+                             ": the server answered 503 Service Unavailable; trying again\n");
+}
+
+TEST_CASE_METHOD(ScriptFixture, "tus_upload: a server that speaks no HTTP is not asked again") {
+  ScriptedServer server([](const Request&) { return std::nullopt; }, "SSH-2.0-OpenSSH_9.2\r\n");
+  const ExampleResult result = send_chunks(server);
+  check_failed(result, ": not an HTTP server\n");
+  server.stop();
+  CHECK(server.connections() == 1);
 }
 
 TEST_CASE_METHOD(ScriptFixture,
@@ -339,10 +399,17 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: gives up after a bounded number of 
     programs.push_back(std::make_unique<ExampleProgram>(
         place, "tus_upload", std::vector<std::string>{file.string(), url}));
   }
-  check_failed(programs[0]->wait(),
-               "POST " + nobody.url() + ": Connection refused, also after 8 retries");
-  check_failed(programs[1]->wait(), "500 Internal Server Error, also after 8 retries");
-  check_failed(programs[2]->wait(), "409 Conflict, also after 8 retries");
+  const std::array<std::string, 3> troubles = {
+      "POST " + nobody.url() + ": Connection refused",
+      "POST " + ill.url() + ": the server answered 500 Internal Server Error",
+      "PATCH " + stuck.url("/files/one") + ": the server answered 409 Conflict"};
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    const ExampleResult result = programs[i]->wait();
+    CHECK(result.exit_code == 1);
+    CHECK(result.output.empty());
+    CHECK(result.errors == "tus_upload: " + troubles[i] + "; trying again\n" +
+                               "tus_upload: " + troubles[i] + ", also after 8 retries\n");
+  }
   CHECK(ill.stop().size() == 9);
   CHECK(ill.connections() == 1);
   std::string methods = "POST PATCH ";

@@ -10,6 +10,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 
@@ -24,10 +25,12 @@ class ScriptedServer {
   /// Gives nothing to hang up instead of an answer. Called in the server's thread.
   using Script = std::function<std::optional<Response>(const Request&)>;
 
-  explicit ScriptedServer(Script script)
+  /// Each connection begins with `greeting`, which HTTP has none of.
+  explicit ScriptedServer(Script script, std::string greeting = {})
       : acceptor_(io_, {boost::asio::ip::make_address("127.0.0.1"), 0}),
         url_("http://127.0.0.1:" + std::to_string(acceptor_.local_endpoint().port())),
         script_(std::move(script)),
+        greeting_(std::move(greeting)),
         thread_([this] { accept(); }) {}
   ~ScriptedServer() { stop(); }
   ScriptedServer(const ScriptedServer&) = delete;
@@ -55,6 +58,7 @@ class ScriptedServer {
       if (ended) return;
       ++connections_;
       boost::system::error_code lost;
+      boost::asio::write(socket, boost::asio::buffer(greeting_), lost);
       serve(socket, lost);
     }
   }
@@ -80,6 +84,7 @@ class ScriptedServer {
   boost::asio::ip::tcp::acceptor acceptor_;
   const std::string url_;
   const Script script_;
+  const std::string greeting_;
   std::vector<Request> requests_;
   std::size_t connections_ = 0;
   std::thread thread_;  // Last: it uses the members above.
