@@ -25,12 +25,18 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Each connection takes a descriptor, and each upload that is written another one.
-void raise_descriptor_limit() {
+/// Each connection takes a descriptor, and the upload that it writes or reads another one. Accepts
+/// fewer connections than the options say when the system permits fewer.
+void fit_to_descriptors(std::size_t& max_connections) {
+  constexpr rlim_t k_others = 64;  // The database, the engine, the threads' own.
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
+  const rlim_t room = limit.rlim_max > k_others ? (limit.rlim_max - k_others) / 2 : 1;
+  if (room >= max_connections) return;
+  max_connections = room;
+  tus::log("fewer connections", {{"max_connections", room}, {"descriptors", limit.rlim_max}});
 }
 
 class EngineLog final : public tidemark::Environment {
@@ -41,7 +47,7 @@ class EngineLog final : public tidemark::Environment {
 };
 
 int serve(tus::Options options) {
-  raise_descriptor_limit();
+  fit_to_descriptors(options.server.max_connections);
   EngineLog log;
   options.engine.environment = &log;
   tidemark::Engine engine(options.engine);

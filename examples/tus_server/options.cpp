@@ -50,6 +50,20 @@ std::string check_base_path(const std::string& text) {
   return good ? "" : "must look like /files/";
 }
 
+/// CLI11's own transformer says a map in its message, and takes the numbers of an enumeration.
+template <class Value>
+CLI::Validator one_of(const std::map<std::string, Value>& values) {
+  std::string names;
+  for (const auto& [name, value] : values) names += (names.empty() ? "" : ",") + name;
+  const auto to_number = [values, names](std::string& text) {
+    const auto found = values.find(text);
+    if (found == values.end()) return "'" + text + "' is none of " + names;
+    text = std::to_string(static_cast<int>(found->second));
+    return std::string();
+  };
+  return CLI::Validator(to_number, '{' + names + '}', "");
+}
+
 void declare(CLI::App& app, Arguments& to) {
   constexpr std::uint64_t k_max_bytes = INT64_MAX;
   const std::map<std::string, tidemark::DriverKind> drivers{
@@ -70,12 +84,15 @@ void declare(CLI::App& app, Arguments& to) {
       ->type_name("BYTES")
       ->transform(CLI::AsSizeValue(false).description(""))
       ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
-  app.add_option("--quota", to.quota, "Most bytes that unfinished uploads may announce in all")
+  app.add_option(
+         "--quota", to.quota,
+         "Most bytes that unfinished uploads may announce in all; finished ones do not count")
       ->type_name("BYTES")
       ->transform(CLI::AsSizeValue(false).description(""))
       ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
-  app.add_option("--expire-after", to.expire_after,
-                 "Time after which an unfinished upload is deleted, as 90s, 30m, 12h or 7d")
+  app.add_option(
+         "--expire-after", to.expire_after,
+         "Time after which an unfinished upload is deleted, as 90 (seconds), 30m, 12h or 7d")
       ->transform(CLI::AsNumberWithUnit(
                       std::map<std::string, double>{{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}},
                       CLI::AsNumberWithUnit::CASE_SENSITIVE)
@@ -86,11 +103,11 @@ void declare(CLI::App& app, Arguments& to) {
       ->capture_default_str()
       ->check(CLI::Range(1, 64));
   app.add_option("--driver", to.driver, "How files are read and written")
-      ->transform(CLI::CheckedTransformer(drivers).description("{automatic,uring,threads}"))
+      ->transform(one_of(drivers))
       ->default_str("automatic");
   app.add_option("--durability", to.durability,
                  "What an answer promises: full: the bytes survive a power cut; none: nothing")
-      ->transform(CLI::CheckedTransformer(durabilities).description("{full,none}"))
+      ->transform(one_of(durabilities))
       ->default_str("full");
   app.add_option("--max-connections", to.max_connections, "More are answered with 503")
       ->capture_default_str()

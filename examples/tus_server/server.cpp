@@ -1,6 +1,7 @@
 #include "server.hpp"
 
 #include <csignal>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -42,6 +43,18 @@ struct Server::Front {
 
 Server::Server(Service& service, ServerOptions options)
     : service_(service), options_(std::move(options)), front_(std::make_unique<Front>()) {
+  try {
+    listen();
+  } catch (const boost::system::system_error& error) {
+    throw std::runtime_error("listen on " + options_.host + ':' + std::to_string(options_.port) +
+                             ": " + error.code().message());
+  }
+  for (unsigned i = 0; i < options_.threads; ++i) {
+    workers_.push_back(std::make_unique<Worker>());
+  }
+}
+
+void Server::listen() {
   asio::ip::tcp::resolver resolver(front_->context);
   const asio::ip::tcp::endpoint endpoint =
       *resolver.resolve(options_.host, std::to_string(options_.port)).begin();
@@ -51,9 +64,6 @@ Server::Server(Service& service, ServerOptions options)
   acceptor.bind(endpoint);
   acceptor.listen();
   port_ = acceptor.local_endpoint().port();
-  for (unsigned i = 0; i < options_.threads; ++i) {
-    workers_.push_back(std::make_unique<Worker>());
-  }
 }
 
 Server::~Server() {

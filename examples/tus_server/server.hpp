@@ -23,7 +23,7 @@ struct ServerOptions {
 /// the service outlives it.
 class Server {
  public:
-  /// Listens. Throws boost::system::system_error.
+  /// Listens. Throws std::runtime_error, which names the address.
   Server(Service& service, ServerOptions options);
   ~Server();
   Server(const Server&) = delete;
@@ -38,6 +38,7 @@ class Server {
   struct Front;
   struct Worker;
 
+  void listen();
   Awaitable<void> accept();
   void refuse(Socket socket);
   void serve(Worker& worker, Socket socket);

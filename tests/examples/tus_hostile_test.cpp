@@ -4,7 +4,9 @@
 #include <chrono>
 #include <fstream>
 #include <memory>
+#include <string>
 #include <sys/resource.h>
+#include <vector>
 
 #include "../catch.hpp"
 #include "../sanitizers.hpp"
@@ -181,4 +183,19 @@ TEST_CASE("connections above their bound are refused") {
   HttpConnection fourth(tus.server);
   CHECK(fourth.receive().result_int() == 503);
   CHECK(fourth.has_ended());
+}
+
+TEST_CASE("no more connections are accepted than there are descriptors for") {
+  TemporaryFolder folder;
+  const auto server = TusServer::with_descriptors(folder.path(), 64 + 2 * 5);
+  std::vector<std::unique_ptr<HttpConnection>> accepted;
+  for (int i = 0; i < 5; ++i) {
+    accepted.push_back(std::make_unique<HttpConnection>(server));
+    CHECK(accepted.back()->ask("GET", "/healthz", {}).result_int() == 200);
+  }
+  HttpConnection sixth(server);
+  CHECK(sixth.receive().result_int() == 503);
+  const HttpResponse created = accepted.back()->ask(
+      "POST", "/files/", {{"Tus-Resumable", "1.0.0"}, {"Upload-Length", "10"}});
+  CHECK(created.result_int() == 201);
 }

@@ -31,7 +31,24 @@ class TusServer {
  public:
   explicit TusServer(const std::filesystem::path& folder, std::vector<std::string> options = {},
                      unsigned short port = 0)
-      : program_(folder, "tus_server", arguments(std::move(options), port)) {
+      : TusServer(folder, "tus_server", arguments(std::move(options), port)) {}
+  /// One that has only so many descriptors.
+  static TusServer with_descriptors(const std::filesystem::path& folder, unsigned descriptors) {
+    std::vector<std::string> under_limit = arguments({}, 0);
+    const auto server = std::filesystem::path(TIDEMARK_EXAMPLES_DIR) / "tus_server";
+    under_limit.insert(under_limit.begin(),
+                       {"--nofile=" + std::to_string(descriptors), server.string()});
+    return TusServer(folder, "/usr/bin/prlimit", std::move(under_limit));
+  }
+
+  unsigned short port() const { return port_; }
+  ExampleProgram& program() { return program_; }
+  pid_t pid() const { return program_.pid(); }
+
+ private:
+  TusServer(const std::filesystem::path& folder, const char* program,
+            std::vector<std::string> arguments)
+      : program_(folder, program, std::move(arguments)) {
     constexpr std::string_view k_before = "listening on http://127.0.0.1:";
     std::string output;
     while ((output = contents(folder / "output.txt")).find('\n') == output.npos) {
@@ -42,11 +59,6 @@ class TusServer {
     port_ = static_cast<unsigned short>(std::stoul(output.substr(k_before.size())));
   }
 
-  unsigned short port() const { return port_; }
-  ExampleProgram& program() { return program_; }
-  pid_t pid() const { return program_.pid(); }
-
- private:
   static std::vector<std::string> arguments(std::vector<std::string> options, unsigned short port) {
     options.insert(options.begin(),
                    {"--listen", "127.0.0.1:" + std::to_string(port), "--data", "data"});

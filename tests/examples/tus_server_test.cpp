@@ -377,6 +377,15 @@ TEST_CASE("the page uploads to the base path") {
   CHECK(field(created, "Location").starts_with("/up/load/"));
 }
 
+TEST_CASE("an address that is taken is named") {
+  TusFixture first;
+  const std::string address = "127.0.0.1:" + std::to_string(first.server.port());
+  TemporaryFolder folder;
+  const ExampleResult second = run_example(folder.path(), "tus_server", {"--listen", address});
+  CHECK(second.exit_code == 1);
+  CHECK(second.errors.ends_with("tus_server: listen on " + address + ": Address already in use\n"));
+}
+
 TEST_CASE("wrong arguments end the server with a message") {
   TemporaryFolder folder;
   for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--listen", "nowhere"},
@@ -387,6 +396,7 @@ TEST_CASE("wrong arguments end the server with a message") {
                                                     {"--max-size", "0"},
                                                     {"--idle-timeout", "0"},
                                                     {"--durability", "some"},
+                                                    {"--driver", "1"},
                                                     {"--unknown"}}) {
     const ExampleResult result = run_example(folder.path(), "tus_server", arguments);
     CHECK(result.exit_code == 2);
