@@ -119,6 +119,8 @@ asio::awaitable<AppendResult> receive(asio::ip::tcp::socket& socket, SQLiteStora
   const WriterOptions options{.offset = offset, .take_over = true};
   const auto writer = co_await async(storage.open_writer(id, options), asio::use_awaitable);
   while (bytes > 0) {
+    // A client that sends nothing holds no buffer.
+    co_await socket.async_wait(asio::socket_base::wait_read, asio::use_awaitable);
     Buffer buffer = co_await async(storage.buffers().acquire(256 * 1024), asio::use_awaitable);
     const auto wanted = asio::buffer(buffer.data(), std::min(bytes, buffer.size()));
     boost::system::error_code lost;
