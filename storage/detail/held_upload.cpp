@@ -66,8 +66,7 @@ Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
   }
   prefix_stable_ = store_.stable.covers(id_, status_, state_->offset);
   // Who wrote beyond the offset, or told the length, may have died in its COMMIT.
-  const bool may_be_spoken_of =
-      status_.size > state_->offset || (!state_->length && !prefix_stable_);
+  const bool may_be_spoken_of = status_.size > state_->offset || !state_->length;
   unsettled_ = may_be_spoken_of && !state_->completed();
   co_return *state_;
 }

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr SqliteCall k_commit{SqliteCall::Kind::sync, true};
+constexpr int k_always = 1'000'000;
 
 /// Two storages, the first of which cannot sync its log.
 struct FailedCommit : SqliteFolder {
@@ -110,8 +111,27 @@ TEST_CASE_METHOD(SqliteFolder,
   CHECK(append_one(5104) > 0);
 }
 
+TEST_CASE_METHOD(FailedCommit,
+                 "A3: a length whose COMMIT may come back is settled before more bytes") {
+  // The file is as the other process made it stable: nothing about it tells of the COMMIT.
+  other.create_at("a", 100, std::nullopt);
+  failures = k_always;
+  CHECK(store.error_of((*store).set_length("a", 100)) == Errc::io_error);
+  CHECK(length_after_power_cut("a") == "100");
+  std::optional<std::string> length_before_bytes;
+  other.environment.on_submit([&](const Operation& operation, std::uint64_t) {
+    const bool writes = operation.kind == Operation::Kind::write && name_of(operation) == "a";
+    if (writes && !length_before_bytes) length_before_bytes = length_after_power_cut("a");
+    return Fault::none();
+  });
+  CHECK(other.append("a", 100, 50) == committed(150));
+  CHECK(length_before_bytes == "-1");
+  other.environment.on_submit(nullptr);
+  failures = 0;
+  other.check_upload("a", 150);
+}
+
 TEST_CASE_METHOD(FailedCommit, "what becomes of a create whose COMMIT failed stays so") {
-  constexpr int k_always = 1'000'000;
   const auto create_and_fail = [&](int times) {
     failures = times;
     CHECK(store.error_of((*store).create_upload("a", 100, Metadata())) == Errc::io_error);
