@@ -109,6 +109,18 @@ BREAKS = {
         HELD,
         {"unsettled_ = may_be_spoken_of && !state_->completed();": "unsettled_ = false;"},
     ),
+    "delete_not_settled": (
+        "storage/detail/erase_upload.cpp",
+        {"if (!erased && has_file && store.options.durability != Durability::none) rows.touch();": ""},
+    ),
+    "sweep_not_settled": (
+        "storage/detail/sweep.cpp",
+        {"store.settle(id, Store::Next::remove);": "store.find_state(id);"},
+    ),
+    "discard_not_settled": (
+        "storage/detail/create_upload.cpp",
+        {"store.settle(id, Store::Next::remove);": "store.find_state(id);"},
+    ),
     "row_deleted_after_its_file": (
         "storage/detail/erase_upload.cpp",
         {

@@ -18,8 +18,8 @@ Upload* Client::pick() {
     return upload->presence == Presence::gone || upload->is_private;
   });
   if (all.empty()) return nullptr;
-  // Who meets an error tries again.
-  Upload* const failed = std::exchange(failed_, nullptr);
+  // Who meets an error tries again, through whichever process is there.
+  Upload* const failed = std::exchange(life_.failed, nullptr);
   const bool again = std::ranges::count(all, failed) > 0;
   return &use(again ? *failed : *all[chance().below(all.size())]);
 }
@@ -45,13 +45,7 @@ void Client::allow(Upload* upload, const std::system_error& error) {
   const std::error_code code = error.code();
   if (code == std::errc::timed_out || is_canceled(error)) return;
   const bool failed = code == Errc::io_error || code == Errc::no_space;
-  if (failed && life_.machine.had_errors()) {
-    failed_ = upload;
-    // What an error leaves half done is at its weakest now.
-    if (chance().once_in(8))
-      life_.machine.cut_power_at_step(life_.machine.steps() + chance().between(1, 12));
-    return;
-  }
+  if (failed && life_.machine.had_errors()) return life_.note_failure(upload);
   const bool known = upload != nullptr;
   const bool was_there =
       known && upload->presence == Presence::there && presence_before_ == Presence::there;
@@ -293,11 +287,15 @@ Task<void> Client::read() {
 
 Task<void> Client::step() {
   co_await choose();
+  if (process_.is_killed() && !used_.empty()) life_.note_death(used_.front());
   for (Upload* const upload : used_) --upload->users;
   used_.clear();
 }
 
 Task<void> Client::choose() {
+  if (life_.failed != nullptr && chance().once_in(2)) {  // Somebody cleans up.
+    return chance().once_in(2) ? remove() : clean();
+  }
   const std::uint64_t what = chance().below(100);
   if (what < 12) return create();
   if (what < 50) return append();

@@ -17,7 +17,19 @@ struct Life {
   Machine& machine;
   Model& model;
   std::exception_ptr violation = {};  // The first.
+  Upload* failed = nullptr;           // What met an error last, or the death of its process.
+  std::uint64_t weak_until_step = 0;  // Until then a cut is tried at each step.
 
+  /// What it leaves half done is at its weakest now.
+  void note_failure(Upload* upload) {
+    failed = upload;
+    Random& chance = machine.chance();
+    if (chance.once_in(8)) machine.cut_power_at_step(machine.steps() + chance.between(1, 12));
+  }
+  void note_death(Upload* upload) {
+    note_failure(upload);
+    weak_until_step = machine.steps() + 40;
+  }
   void report(const std::string& what) {
     if (!violation) violation = std::make_exception_ptr(Violation(what));
   }

@@ -61,7 +61,6 @@ class Client {
   Upload::Presence presence_before_ =
       Upload::Presence::tried;  // Of the upload that was picked last.
   std::vector<Upload*> used_;   // By the present step.
-  Upload* failed_ = nullptr;    // By the step before.
 };
 
 template <class T>

@@ -114,12 +114,13 @@ Task<void> Client::set_length() {
 }
 
 Task<void> Client::clean() {
+  const bool after_failure = std::exchange(life_.failed, nullptr) != nullptr;
   try {
-    if (chance().once_in(2)) {
+    if (chance().once_in(after_failure ? 8 : 2)) {
       co_await perhaps_stopped(storage_.cleanup_expired_uploads());
     } else {
       SweepOptions options;
-      if (chance().once_in(2)) options.min_age = 0s;
+      if (after_failure || chance().once_in(2)) options.min_age = 0s;
       co_await perhaps_stopped(storage_.sweep(options));
     }
   } catch (const std::system_error& error) {

@@ -34,7 +34,10 @@ Task<void> append(Storage& storage, const char* id, std::uint64_t from, std::uin
   const std::string bytes = k_piece.bytes(from, to);
   AppendOptions options;
   options.durability = durability;
-  co_await storage.append(id, from, as_bytes(bytes), options);
+  const AppendResult result = co_await storage.append(id, from, as_bytes(bytes), options);
+  if (result.status != AppendStatus::committed || result.offset != to) {
+    throw Violation("an append neither failed nor did all of it");
+  }
 }
 
 Task<void> create(Storage& storage, const char* id, std::optional<std::uint64_t> length) {
@@ -53,6 +56,7 @@ Task<void> set_up(Executor&, Service service) {
   co_await create(storage, "old", k_length);
   co_await storage.set_expiry("old", service.process.system_now() - std::chrono::hours(1));
   co_await service.urls.set_url("kept", "http://host/kept");
+  co_await service.urls.set_url("unwanted", "http://host/unwanted");
 }
 
 Task<void> write_some(Executor&, Service service) {
@@ -62,7 +66,8 @@ Task<void> write_some(Executor&, Service service) {
     co_await writer->write(as_bytes(bytes));
     co_await writer->commit();
   }
-  co_await writer->close();
+  const AppendResult result = co_await writer->close();
+  if (result.offset != 11'000) throw Violation("a writer neither failed nor wrote all");
 }
 
 Task<void> write_chunks(Executor&, Service service) {
@@ -76,15 +81,20 @@ Task<void> write_chunks(Executor&, Service service) {
 Task<void> read_some(Executor&, Service service) {
   std::string bytes(1000, '\0');
   const std::unique_ptr<UploadReader> reader = co_await service.storage.open_reader("done");
-  co_await reader->read_at(500, std::as_writable_bytes(std::span(bytes)));
+  const std::size_t size = co_await reader->read_at(500, std::as_writable_bytes(std::span(bytes)));
+  if (bytes.substr(0, size) != k_piece.bytes(500, 1500)) throw Violation("read_at reads wrong");
   co_await service.storage.wait_for_offset("done", 100);
-  co_await service.storage.read_file("done", k_length);
+  const std::vector<std::byte> all = co_await service.storage.read_file("done", k_length);
+  if (all.size() != k_length) throw Violation("read_file reads too little");
 }
 
 Task<void> look(Executor&, Service service) {
-  co_await service.storage.get_upload("open");
-  co_await service.storage.list_uploads(std::nullopt, 2);
-  co_await service.storage.get_expired_uploads();
+  const auto open = co_await service.storage.get_upload("open");
+  if (!open || open->offset != k_begin) throw Violation("get_upload is wrong");
+  const UploadPage page = co_await service.storage.list_uploads(std::nullopt, 2);
+  if (page.uploads.size() != 2) throw Violation("list_uploads is wrong");
+  const std::vector<UploadId> expired = co_await service.storage.get_expired_uploads();
+  if (expired != std::vector<UploadId>{"old"}) throw Violation("get_expired_uploads is wrong");
 }
 
 Task<void> join(Executor&, Service service) {
@@ -94,48 +104,108 @@ Task<void> join(Executor&, Service service) {
   co_await service.storage.concatenate("joined", std::move(parts), std::move(metadata));
 }
 
+/// What must hold after an operation that did not fail.
+Task<void> expect(Service service, const char* id, std::uint64_t offset,
+                  std::optional<std::uint64_t> length) {
+  const auto upload = co_await service.storage.get_upload(id);
+  const bool is_right = upload && upload->offset == offset && upload->length == length;
+  if (!is_right) throw Violation(std::string(id) + " is not as it was acknowledged");
+}
+Task<void> expect_none(Service service, const char* id) {
+  const auto upload = co_await service.storage.get_upload(id);
+  if (upload) throw Violation(std::string(id) + " is still there");
+}
+Task<void> expect_url(Service service, const char* fingerprint, std::optional<std::string> url) {
+  const auto found = co_await service.urls.get_url(fingerprint);
+  if (found != url) throw Violation(std::string("the URL of ") + fingerprint + " is wrong");
+}
+Task<void> expect_joined(Service service) {
+  co_await expect(service, "joined", 2 * k_length, 2 * k_length);
+  const std::vector<std::byte> bytes = co_await service.storage.read_file("joined", 3 * k_length);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const std::string part = k_piece.bytes(0, k_length);
+  if (text != part + part) throw Violation("the parts are joined wrong");
+}
+Task<void> expect_metadata(Service service) {
+  const auto upload = co_await service.storage.get_upload("open");
+  const Metadata expected{{"name", "value"}};
+  if (!upload || upload->metadata != expected) throw Violation("the metadata is not set");
+}
+Task<void> expect_no_expiry(Service service) {
+  const auto upload = co_await service.storage.get_upload("old");
+  if (!upload || upload->expires_at) throw Violation("the expiry is not set");
+}
+/// What it cannot open it leaves to the next time.
+Task<void> expect_cleaned(Service service) {
+  co_await service.storage.cleanup_expired_uploads();
+  co_await expect_none(service, "old");
+}
+Task<void> nothing(Executor&, Service) {
+  co_return;
+}
+
 struct Case {
   const char* name;
   Act act;
+  Act effect;
+  const char* makes = nullptr;  // The name of a file.
 };
 
 const Case k_cases[] = {
-    {"create", [](Executor&, Service s) { return create(s.storage, "new", k_length); }},
-    {"create of no bytes", [](Executor&, Service s) { return create(s.storage, "new", 0); }},
-    {"append", [](Executor&, Service s) { return append(s.storage, "open", k_begin, 9000); }},
+    {"create", [](Executor&, Service s) { return create(s.storage, "new", k_length); },
+     [](Executor&, Service s) { return expect(s, "new", 0, k_length); }},
+    {"create of no bytes", [](Executor&, Service s) { return create(s.storage, "new", 0); },
+     [](Executor&, Service s) { return expect(s, "new", 0, 0); }},
+    {"append", [](Executor&, Service s) { return append(s.storage, "open", k_begin, 9000); },
+     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
     {"append of blocks",
-     [](Executor&, Service s) { return append(s.storage, "open", k_begin, 16384); }},
+     [](Executor&, Service s) { return append(s.storage, "open", k_begin, 16384); },
+     [](Executor&, Service s) { return expect(s, "open", 16384, std::nullopt); }},
     {"ordered append",
      [](Executor&, Service s) {
        return append(s.storage, "open", k_begin, 9000, Durability::ordered);
-     }},
-    {"write", write_some},
-    {"chunks", write_chunks},
-    {"read", read_some},
-    {"look", look},
+     },
+     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
+    {"write", write_some,
+     [](Executor&, Service s) { return expect(s, "open", 11'000, std::nullopt); }},
+    {"chunks", write_chunks,
+     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
+    {"read", read_some, nothing},
+    {"look", look, nothing},
     {"set length",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_length); }},
+     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_length); },
+     [](Executor&, Service s) { return expect(s, "open", k_begin, k_length); }},
     {"set length that completes",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_begin); }},
+     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_begin); },
+     [](Executor&, Service s) { return expect(s, "open", k_begin, k_begin); }},
     {"set expiry",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_expiry("open", {}); }},
+     [](Executor&, Service s) -> Task<void> { return s.storage.set_expiry("old", {}); },
+     [](Executor&, Service s) { return expect_no_expiry(s); }},
     {"set metadata",
      [](Executor&, Service s) -> Task<void> {
        Metadata metadata{{"name", "value"}};
        co_await s.storage.set_metadata("open", std::move(metadata));
-     }},
-    {"delete", [](Executor&, Service s) -> Task<void> { return s.storage.delete_upload("old"); }},
+     },
+     [](Executor&, Service s) { return expect_metadata(s); }},
+    {"delete", [](Executor&, Service s) -> Task<void> { return s.storage.delete_upload("old"); },
+     [](Executor&, Service s) { return expect_none(s, "old"); }},
     {"cleanup",
-     [](Executor&, Service s) -> Task<void> { co_await s.storage.cleanup_expired_uploads(); }},
-    {"sweep", [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); }},
-    {"concatenate", join},
+     [](Executor&, Service s) -> Task<void> { co_await s.storage.cleanup_expired_uploads(); },
+     [](Executor&, Service s) { return expect_cleaned(s); }},
+    {"sweep", [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); }, nothing},
+    {"concatenate", join, [](Executor&, Service s) { return expect_joined(s); }},
     {"release",
-     [](Executor&, Service s) -> Task<void> { return s.storage.release_to("part1", "/sim/out"); }},
-    {"backup", [](Executor&, Service s) -> Task<void> { return s.storage.backup("/sim/copy"); }},
-    {"get URL", [](Executor&, Service s) -> Task<void> { co_await s.urls.get_url("kept"); }},
+     [](Executor&, Service s) -> Task<void> { return s.storage.release_to("part1", "/sim/out"); },
+     [](Executor&, Service s) { return expect_none(s, "part1"); }, "/sim/out"},
+    {"backup", [](Executor&, Service s) -> Task<void> { return s.storage.backup("/sim/copy"); },
+     nothing, "/sim/copy"},
+    {"get URL", [](Executor&, Service s) -> Task<void> { co_await s.urls.get_url("kept"); },
+     nothing},
     {"set URL",
-     [](Executor&, Service s) -> Task<void> { return s.urls.set_url("new", "http://host/new"); }},
-    {"remove URL", [](Executor&, Service s) -> Task<void> { return s.urls.remove_url("new"); }},
+     [](Executor&, Service s) -> Task<void> { return s.urls.set_url("new", "http://host/new"); },
+     [](Executor&, Service s) { return expect_url(s, "new", "http://host/new"); }},
+    {"remove URL", [](Executor&, Service s) -> Task<void> { return s.urls.remove_url("unwanted"); },
+     [](Executor&, Service s) { return expect_url(s, "unwanted", std::nullopt); }},
 };
 
 /// What holds whatever has failed.
@@ -252,7 +322,7 @@ bool is_given_up(const std::exception_ptr& error) {
   }
 }
 
-bool try_operation(Act act, const Fault& fault) {
+bool try_operation(const Case& operation, const Fault& fault) {
   Random random(fault.number);
   Disk disk;
   Machine machine(disk, random, {});
@@ -262,9 +332,14 @@ bool try_operation(Act act, const Fault& fault) {
   if (!server.open()) throw Violation("it does not open");
   if (const auto error = outcome(server, set_up)) std::rethrow_exception(error);
   fault.arm(machine);
-  const std::exception_ptr error = outcome(server, act);
+  const std::exception_ptr error = outcome(server, operation.act);
   const bool has_failed = fault.disarm(machine);
   check_error(error, fault.kind);
+  if (!error) {
+    if (const auto missed = outcome(server, operation.effect)) std::rethrow_exception(missed);
+    const bool is_made = !operation.makes || disk.find(operation.makes);
+    if (!is_made) throw Violation(std::string(operation.makes) + " is missing");
+  }
   if (const auto lost = outcome(server, check_kept)) std::rethrow_exception(lost);
   if (const auto stuck = outcome(server, go_on)) {
     if (!is_given_up(stuck)) std::rethrow_exception(stuck);
@@ -302,8 +377,7 @@ FaultSweep run_fault_sweep() {
   Allocations::watch_sqlite();
   FaultSweep sweep;
   for (const Case& each : k_cases) {
-    try_each(sweep, each.name,
-             [&each](const Fault& fault) { return try_operation(each.act, fault); });
+    try_each(sweep, each.name, [&each](const Fault& fault) { return try_operation(each, fault); });
   }
   try_each(sweep, "open and close", try_open);
   return sweep;

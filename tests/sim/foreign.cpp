@@ -130,6 +130,7 @@ Task<void> ForeignProgram::create(Upload& upload) {
   const bool inserted =
       execute("INSERT INTO uploads (upload_id, upload_length, metadata) VALUES ('" + upload.id +
               "', " + std::to_string(length) + ", '{}')");
+  upload.is_in_doubt = !inserted;
   if (!inserted) co_return;
   co_await pause();
   const std::int64_t fd = open(upload.id, O_RDWR | O_CREAT);
@@ -189,7 +190,7 @@ Task<void> ForeignProgram::step() {
   if (all.empty() || chance().once_in(6)) {
     Upload& upload = life_.model.add(chance());
     ++upload.users;
-    upload.is_being_made = true;
+    upload.is_foreign = upload.is_being_made = true;
     co_await create(upload);
     upload.is_being_made = false;
     --upload.users;

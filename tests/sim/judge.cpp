@@ -46,8 +46,9 @@ void judge_row(const Upload& upload, const Row& row, const std::string* content,
                 std::to_string(upload.durable) + " that were acknowledged");
   }
   if (upload.complete && !row.is_complete()) upload.fail("it is no longer complete");
-  const bool was_there = upload.presence == Presence::there;
-  if (content == nullptr && row.offset == 0 && !was_there) return;  // A sweep removes it.
+  // Another implementation makes the row first; a sweep removes it.
+  const bool may_lack_file = upload.is_foreign && upload.presence != Presence::there;
+  if (content == nullptr && row.offset == 0 && may_lack_file) return;
   const std::string_view bytes = view_of(content);
   if (after_cut && is_spoiled(upload, row.offset, bytes)) {
     if (bytes.size() < upload.durable) upload.fail("acknowledged bytes are gone");
@@ -107,6 +108,7 @@ void judge(const Upload& upload, const std::optional<Row>& row, const Machine& m
 }
 
 void settle(Upload& upload, const std::optional<Row>& row, const Machine& machine) {
+  upload.is_in_doubt = false;
   if (!row) {
     upload.presence = Presence::gone;
     return;

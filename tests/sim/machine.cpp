@@ -154,19 +154,24 @@ bool Machine::advance() {
   return true;
 }
 
-bool Machine::step(const Process& process) {
+bool Machine::step(const Process& process, bool syncs_database) {
+  if (process.is_dead()) return false;
   if (on_step && !is_dead_) on_step();
   ++steps_;
   if (steps_ == cut_at_step_) cut_power();
-  const auto [first, last] = kills_.equal_range(steps_);
-  for (auto each = first; each != last; ++each) {
-    if (!each->second->is_dead()) kill(*each->second);
+  const auto due = std::ranges::find_if(kills_, [&](const Kill& each) {
+    return steps_ >= each.step && (!each.in_commit || (syncs_database && each.victim == &process));
+  });
+  if (due != kills_.end() && !is_dead_) {
+    Process& victim = *due->victim;
+    forget_kills_of(victim);  // What the kernel still does for it takes steps.
+    kill(victim);
   }
   return !process.is_dead();
 }
 
 void Machine::forget_kills_of(const Process& victim) {
-  std::erase_if(kills_, [&](const auto& each) { return each.second == &victim; });
+  std::erase_if(kills_, [&](const auto& each) { return each.victim == &victim; });
 }
 
 void Machine::cut_power() {

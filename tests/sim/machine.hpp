@@ -94,11 +94,15 @@ class Machine {
 
   /// A step that the disk sees, of `process`. False when it is dead, perhaps just now: with one of
   /// the steps the power goes, or a process dies.
-  bool step(const Process& process);
+  bool step(const Process& process, bool syncs_database = false);
   /// Before each step, while there is power.
   std::function<void()> on_step;
   void cut_power_at_step(std::uint64_t step) { cut_at_step_ = step; }
-  void kill_at_step(Process& victim, std::uint64_t step) { kills_.emplace(step, &victim); }
+  /// `in_commit`: it dies in its first sync of the database from then on, where most of its time
+  /// goes.
+  void kill_at_step(Process& victim, std::uint64_t step, bool in_commit) {
+    kills_.push_back({&victim, step, in_commit});
+  }
   void forget_kills_of(const Process& victim);
   void cut_power();
   /// What the kernel has of its operations happens, or does not; then its locks are free.
@@ -141,6 +145,11 @@ class Machine {
 
  private:
   class Thread;
+  struct Kill {
+    Process* victim;
+    std::uint64_t step;
+    bool in_commit;
+  };
 
   std::int64_t read(const Operation& operation);
   std::int64_t open_file(const Operation& operation, const Process& process);
@@ -181,7 +190,7 @@ class Machine {
   std::uint64_t steps_ = 0;
   std::uint64_t operations_ = 0;
   std::uint64_t cut_at_step_ = UINT64_MAX;
-  std::multimap<std::uint64_t, Process*> kills_;
+  std::vector<Kill> kills_;
   std::uint64_t kill_count_ = 0;
   bool is_dead_ = false;
 };

@@ -58,7 +58,9 @@ struct Upload {
   bool may_be_deleted = false;
   unsigned users = 0;  // Operations on it that have not answered.
   bool is_being_made = false;
-  bool is_private = false;  // Only who made it uses it.
+  bool is_private = false;   // Only who made it uses it.
+  bool is_foreign = false;   // Another implementation makes it.
+  bool is_in_doubt = false;  // Its INSERT failed, and left no file: a recovery may find it.
   /// How far another implementation has come, whose bytes are not stable until we make them so.
   std::uint64_t foreign_offset = 0;
   std::vector<Piece> known;  // Acknowledged.
@@ -67,7 +69,9 @@ struct Upload {
   /// A power cut may have taken bytes below the offset that only a foreign program acknowledged.
   bool has_foreign_tail() const { return durable < foreign_offset; }
   /// What a delete that succeeded says. Beside a create either may have been first.
-  void note_deleted() { presence = is_being_made ? Presence::maybe_gone : Presence::gone; }
+  void note_deleted() {
+    presence = is_being_made || is_in_doubt ? Presence::maybe_gone : Presence::gone;
+  }
   void acknowledge(const Piece& piece);
   void acknowledge_offset(std::uint64_t offset);
   /// Throws unless `content` is what was acknowledged, and else what was tried.

@@ -85,8 +85,10 @@ bool Story::open_servers(Life& life, Servers& servers, bool after_cut) {
 
 void Story::run_clients(Life& life, Servers& servers) {
   std::vector<std::unique_ptr<std::optional<Task<void>>>> clients;
+  // Where few are at work, no commit hides what another has left.
+  const bool is_quiet = random_.once_in(2);
   for (const auto& server : servers) {
-    for (std::uint64_t i = random_.between(1, 4); i > 0; --i) {
+    for (std::uint64_t i = is_quiet ? random_.below(2) : random_.between(1, 4); i > 0; --i) {
       clients.push_back(std::make_unique<std::optional<Task<void>>>());
       const auto count = static_cast<unsigned>(random_.between(1, 25));
       server->start(run_client(server->executor(), life, server->service(), count),
@@ -121,9 +123,10 @@ void Story::run_rounds(Life& life) {
     if (!open_servers(life, servers, round == 0 && was_cut_)) return;
     machine.set_faults(choose_faults());
     if (random_.once_in(20)) machine.shift_calendar(std::chrono::hours(random_.below(48)) - 24h);
-    if (random_.once_in(3)) {
+    if (random_.once_in(2)) {
       Server& victim = *servers[random_.below(servers.size())];
-      machine.kill_at_step(victim.process(), machine.steps() + random_.between(1, 200));
+      machine.kill_at_step(victim.process(), machine.steps() + random_.between(1, 200),
+                           random_.once_in(2));
     }
     run_clients(life, servers);
     if (life.violation || machine.is_dead()) return;
@@ -171,7 +174,8 @@ void Story::live() {
     }
   };
   machine.on_step = [&] {
-    if (life.violation || !random_.once_in(k_steps_between_cuts)) return;
+    const bool is_weak = machine.steps() < life.weak_until_step;
+    if (life.violation || (!is_weak && !random_.once_in(k_steps_between_cuts))) return;
     try {
       try_power_cut(machine);
     } catch (const Violation&) {
