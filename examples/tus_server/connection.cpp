@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <netinet/tcp.h>
 #include <string>
 #include <utility>
 
+#include <boost/algorithm/string/predicate.hpp>
 #include <boost/asio/error.hpp>
-#include <boost/asio/read.hpp>
 #include <boost/asio/redirect_error.hpp>
-#include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/write.hpp>
@@ -24,11 +24,18 @@ namespace {
 using http::field;
 using http::status;
 using tidemark::Buffer;
+using tidemark::SQLiteStorage;
+using tidemark::Task;
 using tidemark::Upload;
+using tidemark::UploadReader;
 
 constexpr std::uint32_t k_max_header_bytes = 32 << 10;
 constexpr std::size_t k_read_ahead_bytes = 1024;  // Of a body, while its header is read.
 constexpr std::size_t k_content_piece_bytes = std::size_t{256} << 10;
+// Of a content, in the kernel: a client that reads half of it has shown that it goes on.
+constexpr int k_max_unsent_bytes = 256 << 10;
+
+using UnsentBytes = asio::detail::socket_option::integer<IPPROTO_TCP, TCP_NOTSENT_LOWAT>;
 
 /// An answer to what is no HTTP request.
 HttpError to_refusal(const boost::system::error_code& error) {
@@ -36,6 +43,25 @@ HttpError to_refusal(const boost::system::error_code& error) {
     return {status::request_header_fields_too_large, "the header is too long"};
   }
   return {status::bad_request, "not an HTTP request: " + error.message()};
+}
+
+/// A proxy before this server may take another coding for the end of the body than this server.
+void check_coding(const RequestHeader& request) {
+  const auto [first, last] = request.equal_range(field::transfer_encoding);
+  for (auto each = first; each != last; ++each) {
+    if (boost::iequals(each->value(), "chunked")) continue;
+    throw HttpError(status::not_implemented, "a Transfer-Encoding other than chunked");
+  }
+}
+
+/// What comes next of an upload's content. One visit to the storage's thread.
+Task<Buffer> read_piece(SQLiteStorage& storage, UploadReader& reader, std::uint64_t offset,
+                        std::size_t bytes) {
+  Buffer piece = co_await storage.buffers().acquire(bytes);
+  piece.resize(bytes);
+  const std::size_t size = co_await reader.read_at(offset, piece.bytes());
+  piece.resize(size);
+  co_return piece;
 }
 
 bool has_body(const Response& response) {
@@ -75,6 +101,8 @@ Awaitable<void> Connection::run() {
   const auto self = shared_from_this();
   boost::system::error_code ignored;
   client_->socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  client_->socket.set_option(UnsentBytes(k_max_unsent_bytes), ignored);
+  client_->socket.non_blocking(true, ignored);
   client_->received.reserve(k_read_ahead_bytes);
   for (bool goes_on = true; goes_on && !leaving_;) {
     client_->begin_request();
@@ -137,8 +165,10 @@ Awaitable<bool> Connection::answer(const RequestHeader& request, RequestBody& bo
   std::optional<HttpError> refusal;
   bool header_only = request.method() == http::verb::head;
   try {
+    check_coding(request);
     const Action action = interpret(request, service_.protocol());
     if (const auto* content = std::get_if<action::GetContent>(&action)) {
+      keep_alive = keep_alive && body.state() == RequestBody::State::complete;
       co_return co_await send_content(*content, request, keep_alive);
     }
     const Exchange exchange{request, *client_, body};
@@ -163,6 +193,8 @@ Awaitable<bool> Connection::answer(const RequestHeader& request, RequestBody& bo
 
 Awaitable<bool> Connection::send(Response response, bool keep_alive, bool header_only) {
   response.keep_alive(keep_alive && !leaving_);
+  const auto now = std::chrono::system_clock::now();
+  response.set(field::date, format_http_date(std::chrono::floor<std::chrono::seconds>(now)));
   if (has_body(response) && !response.has_content_length()) {
     response.content_length(response.body().size());
   }
@@ -177,29 +209,42 @@ Awaitable<bool> Connection::send_content(const action::GetContent& wanted,
                                          const RequestHeader& request, bool keep_alive) {
   const Clock::time_point began = Clock::now();
   const Upload upload = co_await service_.find(wanted.id);
-  Content content = describe_content(request, upload);
+  Content content = describe_content(request, wanted, upload);
+  const bool is_head = request.method() == http::verb::head;
+  const bool has_bytes = content.range && !is_head && !wanted.header_only;
+  std::unique_ptr<UploadReader> reader;
+  if (has_bytes) {
+    reader = co_await tidemark::async(service_.storage().open_reader(wanted.id), k_await);
+  }
   count(request, content.header.result(), began);
-  if (!content.range) co_return co_await send(std::move(content.header), keep_alive, true);
+  if (content.range && (is_head || has_bytes)) {
+    content.header.content_length(content.range->last + 1 - content.range->first);
+  }
+  const bool sent = co_await send(std::move(content.header), keep_alive, true);
+  if (!sent || !has_bytes) co_return sent;
+  try {
+    co_return co_await send_bytes(*reader, *content.range);
+  } catch (const std::exception& error) {  // Only a connection that ends too early says so now.
+    log("content broke off", {{"what", error.what()}});
+  }
+  co_return false;
+}
 
-  const std::unique_ptr<tidemark::UploadReader> reader =
-      co_await tidemark::async(service_.storage().open_reader(wanted.id), k_await);
-  std::uint64_t offset = content.range->first;
-  const std::uint64_t end = content.range->last + 1;
-  content.header.content_length(end - offset);
-  if (wanted.header_only) co_return co_await send(std::move(content.header), keep_alive, true);
-  if (!co_await send(std::move(content.header), keep_alive, true)) co_return false;
-  while (offset < end) {
-    const std::size_t bytes = std::min<std::uint64_t>(k_content_piece_bytes, end - offset);
-    Buffer piece = co_await tidemark::async(service_.storage().buffers().acquire(bytes), k_await);
-    piece.resize(bytes);
-    const std::size_t size =
-        co_await tidemark::async(reader->read_at(offset, piece.bytes()), k_await);
-    if (size == 0) co_return false;  // Only a connection that ends too early says so now.
-    client_->set_time_limit(limits_.idle_timeout);
+/// While the client is waited for, it holds no memory of the storage.
+Awaitable<bool> Connection::send_bytes(UploadReader& reader, ByteRange range) {
+  const std::uint64_t end = range.last + 1;
+  for (std::uint64_t offset = range.first; offset < end;) {
     boost::system::error_code error;
-    co_await asio::async_write(client_->socket, asio::buffer(piece.data(), size),
-                               asio::redirect_error(k_await, error));
+    client_->set_time_limit(limits_.idle_timeout);
+    co_await client_->socket.async_wait(Socket::wait_write, asio::redirect_error(k_await, error));
     if (error) co_return false;
+    const std::size_t bytes = std::min<std::uint64_t>(k_content_piece_bytes, end - offset);
+    Buffer piece =
+        co_await tidemark::async(read_piece(service_.storage(), reader, offset, bytes), k_await);
+    if (piece.size() == 0) co_return false;
+    const std::size_t size =
+        client_->socket.write_some(asio::buffer(piece.data(), piece.size()), error);
+    if (error && error != asio::error::would_block) co_return false;
     offset += size;
     service_.counters.bytes_sent += size;
   }

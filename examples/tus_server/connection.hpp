@@ -51,17 +51,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void leave_now();
 
  private:
-  struct Answered {
-    http::status status;
-    bool keep_alive;
-  };
-
   Awaitable<bool> read_header(RequestParser& parser);
   Awaitable<bool> answer_one(RequestParser& parser);
   Awaitable<bool> answer(const RequestHeader& request, RequestBody& body, bool keep_alive);
   Awaitable<bool> send(Response response, bool keep_alive, bool header_only);
   Awaitable<bool> send_content(const action::GetContent& wanted, const RequestHeader& request,
                                bool keep_alive);
+  Awaitable<bool> send_bytes(tidemark::UploadReader& reader, ByteRange range);
   Awaitable<void> linger();
   void count(const RequestHeader& request, http::status status, Clock::time_point began);
 

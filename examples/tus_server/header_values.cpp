@@ -62,18 +62,21 @@ bool is_metadata_key(std::string_view key) {
 }
 
 UploadId id_of_url(std::string_view url, std::string_view base_path) {
-  // The host may be any that a proxy is known by; the path is ours.
-  if (const std::size_t scheme = url.find("://"); scheme != std::string_view::npos) {
-    const std::size_t path = url.find('/', scheme + 3);
-    url = path == std::string_view::npos ? std::string_view() : url.substr(path);
-  }
+  const std::string_view path = path_of(url);
   std::optional<UploadId> id;
-  if (url.starts_with(base_path)) id = UploadId::parse(url.substr(base_path.size()));
+  if (path.starts_with(base_path)) id = UploadId::parse(path.substr(base_path.size()));
   if (!id) throw HttpError(status::bad_request, "Upload-Concat names no upload of this server");
   return *id;
 }
 
 }  // namespace
+
+std::string_view path_of(std::string_view url) {
+  const std::size_t scheme = url.find("://");
+  if (url.starts_with('/') || scheme == url.npos) return url;
+  const std::size_t path = url.find('/', scheme + 3);
+  return path == url.npos ? std::string_view("/") : url.substr(path);
+}
 
 std::uint64_t parse_number(std::string_view name, std::string_view text) {
   std::int64_t number = -1;  // SQLite's integers have 63 bits.
@@ -146,6 +149,9 @@ Concatenation parse_concat(std::string_view text, std::string_view base_path) {
   Concatenation concatenation;
   while (!(text = trimmed(text)).empty()) {
     concatenation.parts.push_back(id_of_url(take_until(text, ' '), base_path));
+  }
+  if (concatenation.parts.size() > k_max_parts) {
+    throw HttpError(status::bad_request, "Upload-Concat names more than 512 parts");
   }
   if (concatenation.parts.empty()) {
     throw HttpError(status::bad_request, "Upload-Concat: a final upload without parts");

@@ -16,6 +16,10 @@
 /// a client's value is an HttpError, `bad_request` where nothing else is said.
 namespace tus {
 
+/// A URL, or a request's target, without its scheme and host: those may be any that a proxy is
+/// known by.
+std::string_view path_of(std::string_view url);
+
 /// Decimal digits only, below 2^63. `name` is the header's, for the error.
 std::uint64_t parse_number(std::string_view name, std::string_view text);
 
@@ -33,7 +37,8 @@ struct ExpectedDigest {
 };
 ExpectedDigest parse_checksum(std::string_view text);
 
-/// Upload-Concat: "partial", or "final;URL URL".
+/// Upload-Concat: "partial", or "final;URL URL" with at most `k_max_parts` of them.
+inline constexpr std::size_t k_max_parts = 512;
 struct Concatenation {
   bool partial = false;
   std::vector<tidemark::UploadId> parts = {};

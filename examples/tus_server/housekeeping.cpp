@@ -3,7 +3,10 @@
 #include <chrono>
 #include <exception>
 #include <string>
+#include <system_error>
+#include <utility>
 
+#include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/sleep_for.hpp>
 #include <tidemark/engine/sync_wait.hpp>
 
@@ -16,23 +19,40 @@ using namespace std::chrono_literals;
 using tidemark::Storage;
 using tidemark::Task;
 
-Task<void> clean_once(Storage& storage, bool sweep) {
+struct House {
+  Storage& storage;
+  UnfinishedFinals& unfinished;
+  const std::optional<std::chrono::seconds> expire_after;
+
+  tidemark::Executor& executor() const { return storage.executor(); }
+};
+
+Task<void> sweep(Storage& storage) {
+  const tidemark::SweepReport report = co_await storage.sweep();
+  const std::size_t orphans = report.orphan_files.size() + report.orphan_rows.size();
+  if (orphans > 0) log("swept", {{"orphans", orphans}});
+  for (const auto& id : report.corrupt) log("corrupt", {{"id", id.view()}});
+}
+
+Task<void> clean_once(House& house, bool is_hourly) {
   try {
-    const std::size_t expired = co_await storage.cleanup_expired_uploads();
+    std::size_t expired = co_await house.storage.cleanup_expired_uploads();
+    if (house.expire_after) {
+      const tidemark::SystemTime now = house.executor().environment().system_now();
+      expired += co_await house.unfinished.remove_older(now - *house.expire_after);
+    }
     if (expired > 0) log("expired", {{"uploads", expired}});
-    if (!sweep) co_return;
-    const tidemark::SweepReport report = co_await storage.sweep();
-    const std::size_t orphans = report.orphan_files.size() + report.orphan_rows.size();
-    if (orphans > 0) log("swept", {{"orphans", orphans}});
-    for (const auto& id : report.corrupt) log("corrupt", {{"id", id.view()}});
-  } catch (const tidemark::StorageError& error) {
+    if (is_hourly) co_await sweep(house.storage);
+  } catch (const std::exception& error) {
+    const auto* const stopped = dynamic_cast<const std::system_error*>(&error);
+    if (stopped != nullptr && tidemark::is_canceled(*stopped)) throw;
     log("housekeeping failed", {{"what", error.what()}});
   }
 }
 
-Task<void> keep_house(Storage& storage) {
+Task<void> keep_house(House house) {
   for (int minute = 0;; ++minute) {
-    co_await clean_once(storage, minute % 60 == 0);
+    co_await clean_once(house, minute % 60 == 0);
     co_await tidemark::sleep_for(60s);
   }
 }
@@ -47,9 +67,10 @@ Task<void> end(tidemark::Scope& scope) {
 
 }  // namespace
 
-Housekeeping::Housekeeping(tidemark::Engine& engine, Storage& storage)
+Housekeeping::Housekeeping(tidemark::Engine& engine, Storage& storage, UnfinishedFinals& unfinished,
+                           std::optional<std::chrono::seconds> expire_after)
     : engine_(engine), scope_(storage.executor()) {
-  scope_.spawn(keep_house(storage));
+  scope_.spawn(keep_house({storage, unfinished, expire_after}));
 }
 
 Housekeeping::~Housekeeping() {

@@ -1,16 +1,23 @@
 #pragma once
 
+#include <chrono>
+#include <optional>
+
 #include <tidemark/engine/engine.hpp>
 #include <tidemark/engine/scope.hpp>
 #include <tidemark/storage/storage.hpp>
 
+#include "unfinished_finals.hpp"
+
 namespace tus {
 
-/// Deletes uploads that have expired, each minute, and what a crash left behind, each hour, until
-/// it is destroyed. Not to be destroyed by an engine's thread.
+/// Deletes uploads that have expired, and final uploads whose parts did not come within
+/// `expire_after`, each minute, and what a crash left behind, each hour, until it is destroyed. Not
+/// to be destroyed by an engine's thread.
 class Housekeeping {
  public:
-  Housekeeping(tidemark::Engine& engine, tidemark::Storage& storage);
+  Housekeeping(tidemark::Engine& engine, tidemark::Storage& storage, UnfinishedFinals& unfinished,
+               std::optional<std::chrono::seconds> expire_after);
   ~Housekeeping();
   Housekeeping(const Housekeeping&) = delete;
   Housekeeping& operator=(const Housekeeping&) = delete;

@@ -23,7 +23,7 @@ void log(std::string_view event, const boost::json::object& facts) {
   const std::string text = boost::json::serialize(line) + '\n';
   // A log that nobody reads stops no upload.
   pollfd end{STDERR_FILENO, POLLOUT, 0};
-  if (::poll(&end, 1, 0) != 1) return;
+  if (::poll(&end, 1, 0) != 1 || (end.revents & POLLOUT) == 0) return;
   // One write, so that the lines of several threads and processes do not mix.
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
 }

@@ -4,6 +4,7 @@
 // on standard error, a line of JSON each. SIGTERM and SIGINT end it within 5 s: requests commit
 // what arrived. Exits with 0 then, 1 when it could not work, 2 when it was called wrongly.
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -13,7 +14,6 @@
 #include <tidemark/engine/asio.hpp>
 #include <tidemark/engine/engine.hpp>
 #include <tidemark/engine/sync_wait.hpp>
-#include <tidemark/storage/file_url_storage.hpp>
 #include <tidemark/storage/sqlite_storage.hpp>
 
 #include "housekeeping.hpp"
@@ -53,11 +53,12 @@ int serve(tus::Options options) {
   tidemark::Engine engine(options.engine);
   const auto storage =
       tidemark::sync_wait(engine, tidemark::SQLiteStorage::open(engine, options.storage));
-  tidemark::FileURLStorage unfinished(engine, options.data / "unfinished.json");
+  tus::UnfinishedFinals unfinished =
+      tidemark::sync_wait(engine, tus::UnfinishedFinals::open(engine, options.data / "unfinished"));
   {
     tus::Service service(*storage, unfinished, options.service);
     tus::Server server(service, options.server);
-    tus::Housekeeping housekeeping(engine, *storage);
+    tus::Housekeeping housekeeping(engine, *storage, unfinished, options.service.expire_after);
     std::printf("listening on http://%s:%u%s\n", options.server.host.c_str(), server.port(),
                 options.service.protocol.base_path.c_str());
     std::fflush(stdout);
@@ -71,6 +72,7 @@ int serve(tus::Options options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // A log whose reader has gone stops no upload either.
   try {
     return serve(tus::parse_options(argc, argv));
   } catch (const std::exception& error) {

@@ -17,6 +17,9 @@ namespace {
 // enough that the server's memory stays small.
 constexpr std::size_t k_bytes_in_flight = std::size_t{24} << 20;
 
+// While another process has the database locked. Short: a server that leaves waits for it.
+constexpr std::chrono::seconds k_commit_timeout{1};
+
 struct Arguments {
   std::string listen = "127.0.0.1:8080";
   std::string data = "data";
@@ -126,6 +129,7 @@ Options to_options(const Arguments& from) {
   options.storage.db_path = options.data / "uploads.db";
   options.storage.upload_dir = options.data / "uploads";
   options.storage.durability = from.durability;
+  options.storage.commit_timeout = k_commit_timeout;
   options.service.protocol.base_path = from.base_path;
   if (from.max_size > 0) {
     options.storage.max_upload_bytes = from.max_size;

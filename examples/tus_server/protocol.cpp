@@ -28,15 +28,17 @@ constexpr std::string_view k_extensions =
     "checksum-trailer,concatenation,concatenation-unfinished";
 constexpr std::string_view k_methods = "POST, GET, HEAD, PATCH, DELETE, OPTIONS";
 constexpr std::string_view k_asked_headers =
-    "Authorization, Content-Type, Range, Tus-Resumable, Upload-Checksum, Upload-Concat, "
-    "Upload-Defer-Length, Upload-Length, Upload-Metadata, Upload-Offset, X-HTTP-Method-Override, "
-    "X-Requested-With";
+    "Authorization, Content-Type, If-None-Match, If-Range, Range, Tus-Resumable, Upload-Checksum, "
+    "Upload-Concat, Upload-Defer-Length, Upload-Length, Upload-Metadata, Upload-Offset, "
+    "X-HTTP-Method-Override, X-Request-ID, X-Requested-With";
 constexpr std::string_view k_told_headers =
-    "Content-Disposition, Content-Range, ETag, Location, Tus-Checksum-Algorithm, Tus-Extension, "
+    "Accept-Ranges, Content-Disposition, Content-Range, ETag, Location, Tus-Checksum-Algorithm, "
+    "Tus-Extension, "
     "Tus-Max-Size, Tus-Resumable, Tus-Version, Upload-Concat, Upload-Defer-Length, "
     "Upload-Expires, Upload-Length, Upload-Metadata, Upload-Offset";
 constexpr std::string_view k_body_type = "application/offset+octet-stream";
 constexpr std::string_view k_partial_suffix = "-part";
+constexpr std::size_t k_max_metadata_bytes = 8 << 10;  // Of the header.
 
 /// A header's value; none when it is not there. Twice with different values is refused: a proxy
 /// before this server may have read the other one.
@@ -100,6 +102,10 @@ action::Create interpret_creation(const RequestHeader& request, const ProtocolOp
   action::Create create;
   create.length = length_of(request, options);
   if (const auto text = value_of(request, "Upload-Metadata")) {
+    if (text->size() > k_max_metadata_bytes) {
+      throw HttpError(status::request_header_fields_too_large,
+                      "Upload-Metadata is longer than 8192 bytes");
+    }
     create.metadata = parse_metadata(*text);
   }
   if (const auto text = value_of(request, "Upload-Concat")) {
@@ -140,7 +146,7 @@ action::Append interpret_append(const RequestHeader& request, UploadId id,
 }
 
 action::ListUploads interpret_listing(std::string_view query) {
-  constexpr std::size_t k_max_listing = 1000;
+  constexpr std::size_t k_max_listing = 100;
   action::ListUploads listing;
   while (!query.empty()) {
     const std::string_view pair = query.substr(0, query.find('&'));
@@ -151,7 +157,7 @@ action::ListUploads interpret_listing(std::string_view query) {
     } else if (pair.starts_with("limit=")) {
       const std::uint64_t limit = parse_number("limit", pair.substr(6));
       if (limit < 1 || limit > k_max_listing) {
-        throw HttpError(status::bad_request, "limit is not from 1 to 1000");
+        throw HttpError(status::bad_request, "limit is not from 1 to 100");
       }
       listing.limit = limit;
     }
@@ -187,7 +193,7 @@ Action interpret_other(verb method, std::string_view path) {
   if (method != verb::get && method != verb::head) refuse_method();
   if (path == "/healthz") return action::TellHealth{};
   if (path == "/metrics") return action::TellMetrics{};
-  return action::GetPage{std::string(path), method == verb::head};
+  return action::GetPage{std::string(path)};
 }
 
 }  // namespace
@@ -195,7 +201,10 @@ Action interpret_other(verb method, std::string_view path) {
 Action interpret(const RequestHeader& request, const ProtocolOptions& options) {
   const verb method = method_of(request);
   if (method == verb::options) return action::Capabilities{};
-  const std::string_view target(request.target().data(), request.target().size());
+  if (request.version() >= 11 && request.count(field::host) != 1) {
+    throw HttpError(status::bad_request, "Host must stand there once");
+  }
+  const std::string_view target = path_of({request.target().data(), request.target().size()});
   const std::string_view path = target.substr(0, target.find('?'));
   const bool is_base =
       path == options.base_path ||
@@ -274,7 +283,8 @@ void add_expiry(Response& response, const Upload& upload) {
                format_http_date(std::chrono::floor<std::chrono::seconds>(*upload.expires_at)));
 }
 
-Content describe_content(const RequestHeader& request, const Upload& upload) {
+Content describe_content(const RequestHeader& request, const action::GetContent& wanted,
+                         const Upload& upload) {
   // Whatever the offset, a byte below it never changes: the id names it for good, and a range goes
   // on where the last one ended. Only a finished upload is the whole.
   const std::string tag = '"' + std::string(upload.id.view()) + '"';
@@ -284,21 +294,22 @@ Content describe_content(const RequestHeader& request, const Upload& upload) {
   header.set(field::etag, tag);
   header.set(field::accept_ranges, "bytes");
   header.set(field::cache_control, upload.completed ? "private, no-cache" : "no-store");
-  if (upload.completed && value_of(request, "If-None-Match") == tag) {
+  const auto known = value_of(request, "If-None-Match");  // A list, perhaps of weak tags.
+  if (upload.completed && known && (*known == "*" || known->find(tag) != known->npos)) {
     header.result(status::not_modified);
     return content;
   }
   header.set(field::content_type, safe_content_type(upload.metadata));
   header.set(field::content_disposition, format_disposition(upload.metadata));
   header.set("Content-Security-Policy", "sandbox; default-src 'none'");
-  const auto range = value_of(request, "Range");
+  const auto range = wanted.header_only ? std::nullopt : value_of(request, "Range");
   const auto condition = value_of(request, "If-Range");
   std::optional<ByteRange> part;
   try {
     if (range && (!condition || *condition == tag)) part = parse_range(*range, upload.offset);
   } catch (const HttpError& error) {
     header.result(error.status());
-    header.set(field::content_range, "bytes */" + total);
+    header.set(field::content_range, "bytes */" + std::to_string(upload.offset));
     return content;
   }
   if (upload.offset == 0) {  // No range of bytes says that there are none yet.
@@ -317,8 +328,12 @@ Content describe_content(const RequestHeader& request, const Upload& upload) {
 std::string format_listing(const std::vector<Upload>& uploads,
                            const std::optional<UploadId>& next) {
   constexpr const char* k_time = "%Y-%m-%dT%H:%M:%SZ";
-  boost::json::array array;
+  constexpr std::size_t k_enough_bytes = 256 << 10;
+  std::string text = "{\"uploads\":[";
+  const UploadId* last = nullptr;
   for (const Upload& upload : uploads) {
+    if (text.size() >= k_enough_bytes) break;
+    if (last != nullptr) text += ',';
     boost::json::object metadata;
     for (const auto& entry : upload.metadata) {  // Binary values have no form in JSON.
       boost::json::value& value = metadata[entry.key];
@@ -338,13 +353,13 @@ std::string format_listing(const std::vector<Upload>& uploads,
       const auto second = std::chrono::floor<std::chrono::seconds>(*upload.expires_at);
       object["expires_at"] = format_time(second, k_time);
     }
-    array.push_back(std::move(object));
+    text += boost::json::serialize(object);
+    last = &upload.id;
   }
-  boost::json::object listing;
-  listing["uploads"] = std::move(array);
-  listing["next"] = nullptr;
-  if (next) listing["next"] = next->view();
-  return boost::json::serialize(listing);
+  const bool is_cut = last != nullptr && *last != uploads.back().id;
+  const std::optional<UploadId> after = is_cut ? *last : next;
+  // An id needs no escapes.
+  return text + "],\"next\":" + (after ? '"' + std::string(after->view()) + '"' : "null") + '}';
 }
 
 UploadId make_id(bool partial) {

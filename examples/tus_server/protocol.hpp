@@ -69,7 +69,6 @@ struct TellHealth {};
 struct TellMetrics {};
 struct GetPage {
   std::string path;
-  bool header_only = false;
 };
 
 }  // namespace action
@@ -97,9 +96,10 @@ struct Content {
   Response header;
   std::optional<ByteRange> range;
 };
-Content describe_content(const RequestHeader& request, const tidemark::Upload& upload);
+Content describe_content(const RequestHeader& request, const action::GetContent& wanted,
+                         const tidemark::Upload& upload);
 
-/// An uploads page as JSON.
+/// An uploads page as JSON: as many of them as make a text of moderate size, and at least one.
 std::string format_listing(const std::vector<tidemark::Upload>& uploads,
                            const std::optional<tidemark::UploadId>& next);
 

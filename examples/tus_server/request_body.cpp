@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include <boost/algorithm/string/predicate.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/read.hpp>
@@ -24,8 +25,9 @@ std::size_t all_at_once(const boost::system::error_code& error, std::size_t /*re
   return error ? 0 : k_max_piece_bytes;
 }
 
+/// As Content-Length says it; none: as many as come.
 std::optional<std::uint64_t> announced(const RequestParser& parser) {
-  if (parser.chunked()) return std::nullopt;
+  if (parser.get().count(http::field::transfer_encoding) > 0) return std::nullopt;
   const auto length = parser.content_length();
   return length ? *length : 0;
 }
@@ -38,7 +40,7 @@ RequestBody::RequestBody(ClientSocket& client, RequestParser& parser, Clock::dur
       idle_timeout_(idle_timeout),
       announced_(announced(parser)),
       left_(announced_.value_or(0)),
-      client_waits_(parser.get()[http::field::expect] == "100-continue") {
+      client_waits_(boost::iequals(parser.get()[http::field::expect], "100-continue")) {
   if (announced_ == 0U) state_ = State::complete;
 }
 
@@ -86,6 +88,17 @@ Awaitable<std::size_t> RequestBody::receive(std::span<std::byte> piece) {
     client_.fast_piece_bytes = std::min(2 * size, k_max_piece_bytes);
   }
   co_return size;
+}
+
+Awaitable<bool> RequestBody::is_empty() {
+  if (announced_) co_return announced_ == 0U;
+  std::byte first{};
+  std::size_t size = 0;
+  while (is_open() && size == 0) {
+    co_await wait(idle_timeout_);
+    if (has_arrived()) size = co_await receive({&first, 1});
+  }
+  co_return state_ == State::complete&& size == 0;
 }
 
 std::string_view RequestBody::trailer(std::string_view name) const {

@@ -37,8 +37,8 @@ class RequestBody {
 
   State state() const { return state_; }
   bool is_open() const { return state_ == State::open; }
-  /// As Content-Length says it; none: as many as come.
-  std::optional<std::uint64_t> announced_bytes() const { return announced_; }
+  /// Whether it has no bytes, as far as it takes to know that.
+  Awaitable<bool> is_empty();
 
   /// Whether `receive` would find something at once.
   bool has_arrived() { return readable_ || (client_.has_arrived() && !starved_); }

@@ -40,12 +40,20 @@ Task<std::optional<Upload>> settle_upload(SQLiteStorage& storage, UploadId id) {
 
 /// Makes a final upload, if all its parts are complete. False: one is not.
 Task<bool> join_parts(SQLiteStorage& storage, UploadId id, std::vector<UploadId> parts,
-                      tidemark::Metadata metadata) {
+                      tidemark::Metadata metadata, std::uint64_t max_size) {
+  std::uint64_t size = 0;
+  bool all_complete = true;
   for (const UploadId& part : parts) {
     const std::optional<Upload> upload = co_await storage.get_upload(part);
     if (!upload) throw HttpError(status::not_found, "a part of the final upload is not there");
-    if (!upload->completed) co_return false;
+    all_complete = all_complete && upload->completed;
+    const std::uint64_t length = upload->length.value_or(upload->offset);
+    if (length > max_size - size) {
+      throw HttpError(status::payload_too_large, "the parts together are above Tus-Max-Size");
+    }
+    size += length;
   }
+  if (!all_complete) co_return false;
   co_await storage.concatenate(id, std::move(parts), std::move(metadata));
   co_return true;
 }
@@ -135,20 +143,20 @@ Awaitable<Response> Service::answer(const action::Create& wanted, Exchange excha
   tidemark::Metadata metadata = wanted.metadata;
   co_await tidemark::async(
       storage_.create_upload(id, wanted.length, std::move(metadata), expires_at), k_await);
+  bool completed = wanted.length == 0U;
+  std::exception_ptr failure;
   if (wanted.has_bytes) {
-    std::optional<HttpError> mismatch;
     try {
-      co_await receive(id, 0, wanted.checksum, wanted.checksum_follows, exchange, response);
-    } catch (const HttpError& error) {
-      if (error.status() != k_checksum_mismatch) throw;
-      mismatch = error;
-    }
-    if (mismatch) {  // Its address is told to nobody.
-      co_await tidemark::async(storage_.delete_upload(id), k_await);
-      throw *mismatch;
+      completed = co_await receive_first(id, wanted, exchange, response);
+    } catch (...) {
+      failure = std::current_exception();
     }
   }
-  if (expires_at) {
+  if (failure) {  // Its address is told to nobody.
+    co_await tidemark::async(storage_.delete_upload(id), k_await);
+    std::rethrow_exception(failure);
+  }
+  if (expires_at && !completed) {
     response.set("Upload-Expires",
                  format_http_date(std::chrono::floor<std::chrono::seconds>(*expires_at)));
   }
@@ -165,20 +173,17 @@ Awaitable<void> Service::create_final(UploadId id, const action::Create& wanted,
   tidemark::Metadata metadata = wanted.metadata;
   std::vector<UploadId> parts = wanted.concatenation.parts;
   const bool joined = co_await tidemark::async(
-      join_parts(storage_, id, std::move(parts), std::move(metadata)), k_await);
+      join_parts(storage_, id, std::move(parts), std::move(metadata), max_size()), k_await);
   if (joined) co_return;
   // concatenation-unfinished: joined when somebody asks for it and its parts are complete.
   const auto given = request["Upload-Metadata"];
   std::string note = format_concat(wanted.concatenation.parts, options_.protocol.base_path) + '\n' +
                      std::string(given.data(), given.size());
-  std::string name(id.view());
-  co_await tidemark::async(unfinished_.set_url(std::move(name), std::move(note)), k_await);
+  co_await tidemark::async(unfinished_.add(id, std::move(note)), k_await);
 }
 
 Awaitable<std::optional<Upload>> Service::finish_final(UploadId id) {
-  std::string name(id.view());
-  const std::optional<std::string> note =
-      co_await tidemark::async(unfinished_.get_url(name), k_await);
+  const std::optional<std::string> note = co_await tidemark::async(unfinished_.find(id), k_await);
   if (!note) co_return std::nullopt;
   const std::size_t line = note->find('\n');
   Upload upload{id, {}};
@@ -186,10 +191,17 @@ Awaitable<std::optional<Upload>> Service::finish_final(UploadId id) {
   upload.metadata = parse_metadata(note->substr(line + 1));
   std::vector<UploadId> parts = upload.parts;
   tidemark::Metadata metadata = upload.metadata;
-  const bool joined = co_await tidemark::async(
-      join_parts(storage_, id, std::move(parts), std::move(metadata)), k_await);
-  if (!joined) co_return upload;
-  co_await tidemark::async(unfinished_.remove_url(name), k_await);
+  bool joined = false;
+  std::optional<HttpError> hopeless;
+  try {
+    joined = co_await tidemark::async(
+        join_parts(storage_, id, std::move(parts), std::move(metadata), max_size()), k_await);
+  } catch (const HttpError& error) {  // A part is gone, or they are too long.
+    hopeless = error;
+  }
+  if (!joined && !hopeless) co_return upload;
+  co_await tidemark::async(unfinished_.remove(id), k_await);
+  if (hopeless) throw *hopeless;
   co_return co_await tidemark::async(storage_.get_upload(id), k_await);
 }
 
@@ -201,14 +213,19 @@ Awaitable<Upload> Service::find_by(Task<std::optional<Upload>> look, UploadId id
 }
 
 Awaitable<Upload> Service::find(UploadId id) {
-  return find_by(storage_.get_upload(id), id);
+  Upload upload = co_await find_by(storage_.get_upload(id), id);
+  const tidemark::SystemTime now = storage_.executor().environment().system_now();
+  if (!upload.completed && upload.expires_at && *upload.expires_at <= now) {
+    throw HttpError(status::gone, "the upload has expired");
+  }
+  co_return upload;
 }
 
 Awaitable<Upload> Service::settle(UploadId id) {
   return find_by(settle_upload(storage_, id), id);
 }
 
-Awaitable<void> Service::receive(UploadId id, std::uint64_t offset,
+Awaitable<bool> Service::receive(UploadId id, std::uint64_t offset,
                                  const std::optional<ExpectedDigest>& checksum,
                                  bool checksum_follows, Exchange exchange, Response& response) {
   std::optional<BodyDigest> digest;
@@ -223,18 +240,39 @@ Awaitable<void> Service::receive(UploadId id, std::uint64_t offset,
   if (result.offset > offset) counters.bytes_received += result.offset - offset;
   check_result(result, exchange.body);
   response.set("Upload-Offset", std::to_string(result.offset));
+  co_return result.completed;
+}
+
+Awaitable<bool> Service::receive_first(UploadId id, const action::Create& wanted, Exchange exchange,
+                                       Response& response) {
+  if (wanted.length != 0U) {
+    co_return co_await receive(id, 0, wanted.checksum, wanted.checksum_follows, exchange, response);
+  }
+  const bool is_empty = co_await exchange.body.is_empty();
+  if (!is_empty) throw HttpError(status::payload_too_large, "the upload has no bytes");
+  response.set("Upload-Offset", "0");
+  co_return true;
+}
+
+Awaitable<void> Service::tell_length(const action::Append& wanted) {
+  const Upload upload = co_await settle(wanted.id);
+  if (!upload.parts.empty()) {
+    throw HttpError(status::forbidden, "a final upload has the length of its parts");
+  }
+  if (upload.offset != wanted.offset) {
+    throw HttpError(status::conflict,
+                    "the upload stands at offset " + std::to_string(upload.offset));
+  }
+  if (!upload.length) {
+    co_await tidemark::async(storage_.set_length(wanted.id, *wanted.length), k_await);
+  } else if (upload.length != wanted.length) {
+    throw HttpError(status::bad_request, "Upload-Length is not the one that was told before");
+  }
 }
 
 Awaitable<Response> Service::answer(const action::Append& wanted, Exchange exchange) {
   Response response = make_response(status::no_content);
-  if (wanted.length) {
-    const Upload upload = co_await settle(wanted.id);
-    if (!upload.length) {
-      co_await tidemark::async(storage_.set_length(wanted.id, *wanted.length), k_await);
-    } else if (upload.length != wanted.length) {
-      throw HttpError(status::bad_request, "Upload-Length is not the one that was told before");
-    }
-  }
+  if (wanted.length) co_await tell_length(wanted);
   bool refused = false;
   try {
     co_await receive(wanted.id, wanted.offset, wanted.checksum, wanted.checksum_follows, exchange,
@@ -253,9 +291,8 @@ Awaitable<Response> Service::answer(const action::Append& wanted, Exchange excha
       throw HttpError(status::conflict, "the upload is complete");
     }
     // A client that did not hear the last answer asks once more.
-    if (exchange.body.announced_bytes() != 0U) {
-      throw HttpError(status::payload_too_large, "the upload is complete");
-    }
+    const bool is_empty = co_await exchange.body.is_empty();
+    if (!is_empty) throw HttpError(status::payload_too_large, "the upload is complete");
     response.set("Upload-Offset", std::to_string(upload.offset));
   }
   add_expiry(response, upload);
@@ -268,12 +305,9 @@ Awaitable<Response> Service::answer(const action::TellOffset& wanted, Exchange /
 }
 
 Awaitable<Response> Service::answer(const action::Terminate& wanted, Exchange /*exchange*/) {
-  const Upload upload = co_await find(wanted.id);
-  co_await tidemark::async(storage_.delete_upload(upload.id), k_await);
-  if (!upload.parts.empty()) {
-    std::string name(upload.id.view());
-    co_await tidemark::async(unfinished_.remove_url(std::move(name)), k_await);
-  }
+  const bool was_unfinished = co_await tidemark::async(unfinished_.remove(wanted.id), k_await);
+  if (!was_unfinished) co_await find(wanted.id);  // Else there is nothing to delete.
+  co_await tidemark::async(storage_.delete_upload(wanted.id), k_await);
   co_return make_response(status::no_content);
 }
 
@@ -315,8 +349,7 @@ Awaitable<Response> Service::answer(const action::GetPage& wanted, Exchange /*ex
   // The files know the uploads by the default path.
   std::string text = boost::algorithm::replace_all_copy(std::string(file->text), "/files/",
                                                         options_.protocol.base_path);
-  response.content_length(text.size());
-  if (!wanted.header_only) response.body() = std::move(text);
+  response.body() = std::move(text);
   co_return response;
 }
 

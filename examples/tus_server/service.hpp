@@ -3,12 +3,12 @@
 #include <chrono>
 #include <optional>
 
-#include <tidemark/storage/file_url_storage.hpp>
 #include <tidemark/storage/sqlite_storage.hpp>
 
 #include "metrics.hpp"
 #include "protocol.hpp"
 #include "receive_upload.hpp"
+#include "unfinished_finals.hpp"
 
 namespace tus {
 
@@ -28,8 +28,7 @@ class Service {
     std::optional<std::chrono::seconds> expire_after = {};
   };
 
-  /// `unfinished` keeps the final uploads whose parts are not all there yet.
-  Service(tidemark::SQLiteStorage& storage, tidemark::FileURLStorage& unfinished, Options options)
+  Service(tidemark::SQLiteStorage& storage, UnfinishedFinals& unfinished, Options options)
       : storage_(storage), unfinished_(unfinished), options_(std::move(options)) {}
 
   Awaitable<Response> answer(const action::Capabilities& wanted, Exchange exchange);
@@ -42,7 +41,7 @@ class Service {
   Awaitable<Response> answer(const action::TellMetrics& wanted, Exchange exchange);
   Awaitable<Response> answer(const action::GetPage& wanted, Exchange exchange);
 
-  /// The upload, for whoever reads its content.
+  /// The upload, for whoever reads its content. Not one that has expired.
   Awaitable<tidemark::Upload> find(tidemark::UploadId id);
 
   const ProtocolOptions& protocol() const { return options_.protocol; }
@@ -51,6 +50,9 @@ class Service {
   Counters counters;
 
  private:
+  std::uint64_t max_size() const {
+    return options_.protocol.max_size.value_or(tidemark::Storage::k_max_length);
+  }
   /// The same, after the present writer has ended.
   Awaitable<tidemark::Upload> settle(tidemark::UploadId id);
   /// What `look` gives, else the final upload that was still to be joined.
@@ -59,12 +61,17 @@ class Service {
   Awaitable<void> create_final(tidemark::UploadId id, const action::Create& wanted,
                                const RequestHeader& request);
   Awaitable<std::optional<tidemark::Upload>> finish_final(tidemark::UploadId id);
-  Awaitable<void> receive(tidemark::UploadId id, std::uint64_t offset,
+  /// Whether the upload is complete now.
+  Awaitable<bool> receive(tidemark::UploadId id, std::uint64_t offset,
                           const std::optional<ExpectedDigest>& checksum, bool checksum_follows,
                           Exchange exchange, Response& response);
+  Awaitable<bool> receive_first(tidemark::UploadId id, const action::Create& wanted,
+                                Exchange exchange, Response& response);
+  /// Tells a deferred length, if the upload stands where the request says.
+  Awaitable<void> tell_length(const action::Append& wanted);
 
   tidemark::SQLiteStorage& storage_;
-  tidemark::FileURLStorage& unfinished_;
+  UnfinishedFinals& unfinished_;
   const Options options_;
 };
 

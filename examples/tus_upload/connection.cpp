@@ -1,5 +1,6 @@
 #include "connection.hpp"
 
+#include <optional>
 #include <stdexcept>
 
 #include <boost/asio/ip/tcp.hpp>
@@ -47,20 +48,23 @@ asio::awaitable<Response> Connection::send(const Request& request,
     unsent = error.code();
   }
   // Also when the server closed in the middle of the request: it may have said why.
-  http::response_parser<http::string_body> parser;
-  parser.skip(request.method() == http::verb::head);
-  parser.body_limit(k_max_answer_bytes);
+  std::optional<http::response_parser<http::string_body>> parser;
   error_code lost;
   stream_->expires_after(answer_limit);
-  co_await http::async_read(*stream_, received_, parser,
-                            asio::redirect_error(asio::use_awaitable, lost));
-  if (unsent || lost || !parser.keep_alive()) stream_.reset();
+  do {
+    parser.emplace();
+    parser->skip(request.method() == http::verb::head);
+    parser->body_limit(k_max_answer_bytes);
+    co_await http::async_read(*stream_, received_, *parser,
+                              asio::redirect_error(asio::use_awaitable, lost));
+  } while (!lost && parser->get().result_int() < 200);  // What comes before the answer.
+  if (unsent || lost || !parser->keep_alive()) stream_.reset();
   // On one that has served already it is bytes that nobody asked for, and another may help.
   if (is_new && lost == http::error::bad_version) {
     throw std::runtime_error(host_ + ':' + port_ + ": not an HTTP server");
   }
   if (lost) throw system_error(unsent ? unsent : lost);
-  co_return parser.release();
+  co_return parser->release();
 }
 
 asio::awaitable<void> Connection::connect() {

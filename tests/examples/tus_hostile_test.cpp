@@ -159,6 +159,43 @@ TEST_CASE("what is no HTTP is refused") {
   CHECK(tus.offset(location) <= 3);
 }
 
+TEST_CASE("a coding that the server does not know ends the connection") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  for (const char* const coding : {"gzip", "gzip, chunked", "identity"}) {
+    INFO(coding);
+    HttpConnection http(tus.server);
+    // What follows must not be taken for another request.
+    http.send(patch_header(location, 0, "Transfer-Encoding: " + std::string(coding)) +
+              "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    const HttpResponse answer = http.receive();
+    CHECK((answer.result_int() == 501 || answer.result_int() == 400));
+    CHECK(field(answer, "Connection") == "close");
+    CHECK(http.has_ended());
+  }
+  CHECK(tus.offset(location) == 0);
+}
+
+TEST_CASE("a target may name the host, and a request must, once") {
+  TusFixture tus;
+  CHECK(tus.http.ask("GET", "http://x/healthz", {}).body() == "ok\n");
+  CHECK(tus.http.ask("GET", "/healthz", {{"Host", "y"}}).result_int() == 400);
+  tus.http.send("GET /healthz HTTP/1.1\r\n\r\n");
+  CHECK(tus.http.receive().result_int() == 400);
+  tus.http.send("GET /healthz HTTP/1.0\r\n\r\n");
+  CHECK(tus.http.receive().result_int() == 200);
+}
+
+TEST_CASE("a log whose reader has gone stops no server") {
+  TemporaryFolder folder;
+  const auto server = TusServer::under(folder.path(), "/bin/bash",
+                                       {"-c", R"(exec "$0" "$@" 2> >(exec true); exit 1)"});
+  HttpConnection http(server);
+  for (int i = 0; i < 100; ++i) {
+    REQUIRE(http.ask("GET", "/files/unknown", {}).result_int() == 404);  // Each is a line.
+  }
+}
+
 TEST_CASE("metadata cannot write headers") {
   TusFixture tus;
   // filename: a CR LF X-Evil: 1; filetype: text/html.
@@ -187,7 +224,8 @@ TEST_CASE("connections above their bound are refused") {
 
 TEST_CASE("no more connections are accepted than there are descriptors for") {
   TemporaryFolder folder;
-  const auto server = TusServer::with_descriptors(folder.path(), 64 + 2 * 5);
+  const std::string limit = "--nofile=" + std::to_string(64 + 2 * 5);
+  const auto server = TusServer::under(folder.path(), "/usr/bin/prlimit", {limit});
   std::vector<std::unique_ptr<HttpConnection>> accepted;
   for (int i = 0; i < 5; ++i) {
     accepted.push_back(std::make_unique<HttpConnection>(server));

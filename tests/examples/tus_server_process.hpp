@@ -32,13 +32,12 @@ class TusServer {
   explicit TusServer(const std::filesystem::path& folder, std::vector<std::string> options = {},
                      unsigned short port = 0)
       : TusServer(folder, "tus_server", arguments(std::move(options), port)) {}
-  /// One that has only so many descriptors.
-  static TusServer with_descriptors(const std::filesystem::path& folder, unsigned descriptors) {
-    std::vector<std::string> under_limit = arguments({}, 0);
-    const auto server = std::filesystem::path(TIDEMARK_EXAMPLES_DIR) / "tus_server";
-    under_limit.insert(under_limit.begin(),
-                       {"--nofile=" + std::to_string(descriptors), server.string()});
-    return TusServer(folder, "/usr/bin/prlimit", std::move(under_limit));
+  /// One that `program` runs, with what is put before the server's own command.
+  static TusServer under(const std::filesystem::path& folder, const char* program,
+                         std::vector<std::string> before) {
+    before.push_back((std::filesystem::path(TIDEMARK_EXAMPLES_DIR) / "tus_server").string());
+    for (std::string& each : arguments({}, 0)) before.push_back(std::move(each));
+    return TusServer(folder, program, std::move(before));
   }
 
   unsigned short port() const { return port_; }

@@ -121,7 +121,7 @@ TEST_CASE("a wrong request is refused as the protocol says") {
       {409, "PATCH", location, {v, type, {"Upload-Offset", "11"}}, "x"},
       {413, "PATCH", location, {v, type, {"Upload-Offset", "10"}}, std::string(91, 'x')},
       {400, "GET", "/files/?limit=0", {}},
-      {400, "GET", "/files/?limit=1001", {}},
+      {400, "GET", "/files/?limit=101", {}},
       {400, "GET", "/files/?after=..", {}},
   };
   for (const Case& each : cases) {
@@ -157,31 +157,14 @@ TEST_CASE("a method can be told by X-HTTP-Method-Override") {
                                       "abc");
   CHECK(answer.result_int() == 204);
   CHECK(tus.content(location) == "abc");
-}
 
-TEST_CASE("an upload is created with its first bytes") {
-  TusFixture tus;
-  const HttpResponse answer = tus.tus(
-      "POST", "/files/", {{"Upload-Length", "6"}, {"Content-Type", k_offset_octets}}, "abc");
-  REQUIRE(answer.result_int() == 201);
-  CHECK(field(answer, "Upload-Offset") == "3");
-  const std::string location = field(answer, "Location");
-  CHECK(tus.patch(location, 3, "def").result_int() == 204);
-  CHECK(tus.content(location) == "abcdef");
-}
-
-TEST_CASE("a length is told later, with a PATCH") {
-  TusFixture tus;
-  const HttpResponse created = tus.tus("POST", "/files/", {{"Upload-Defer-Length", "1"}});
-  REQUIRE(created.result_int() == 201);
-  const std::string location = field(created, "Location");
-  CHECK(field(tus.head(location), "Upload-Defer-Length") == "1");
-  CHECK(tus.patch(location, 0, "abc").result_int() == 204);
-  CHECK(tus.patch(location, 3, "def", {{"Upload-Length", "6"}}).result_int() == 204);
-  const HttpResponse told = tus.head(location);
-  CHECK(field(told, "Upload-Length") == "6");
-  CHECK(field(told, "Upload-Defer-Length").empty());
-  CHECK(tus.content(location) == "abcdef");
+  // Whoever passes answers on knows only the method that was sent: each body is as that says.
+  const HttpResponse content = tus.http.ask("HEAD", location, {{"X-HTTP-Method-Override", "GET"}});
+  CHECK(field(content, "Content-Length") == "3");
+  for (const char* const target : {"/", location.c_str()}) {
+    tus.http.ask("POST", target, {{"X-HTTP-Method-Override", "HEAD"}});
+    CHECK(tus.http.ask("GET", "/healthz", {}).body() == "ok\n");
+  }
 }
 
 TEST_CASE("bytes that do not match their checksum are not kept") {
@@ -228,51 +211,6 @@ TEST_CASE("a checksum may follow in the trailer") {
   }
 }
 
-TEST_CASE("partial uploads become a final one") {
-  TusFixture tus;
-  const std::string first = tus.create(3, {{"Upload-Concat", "partial"}});
-  const std::string second = tus.create(4, {{"Upload-Concat", "partial"}});
-  CHECK(field(tus.head(first), "Upload-Concat") == "partial");
-  REQUIRE(tus.patch(first, 0, "abc").result_int() == 204);
-  const std::string concat = "final;" + first + ' ' + second;
-  const Fields request{{"Upload-Concat", "final;http://elsewhere" + first + ' ' + second},
-                       {"Upload-Metadata", "filename YQ=="}};
-  SECTION("that are complete") {
-    REQUIRE(tus.patch(second, 0, "defg").result_int() == 204);
-    const std::string whole = field(tus.tus("POST", "/files/", request), "Location");
-    CHECK(tus.content(whole) == "abcdefg");
-    const HttpResponse told = tus.head(whole);
-    CHECK(field(told, "Upload-Concat") == concat);
-    CHECK(field(told, "Upload-Offset") == "7");
-    CHECK(field(told, "Upload-Metadata") == "filename YQ==");
-    CHECK(tus.patch(whole, 7, "x").result_int() == 403);
-  }
-  SECTION("one of which is not yet") {
-    const HttpResponse created = tus.tus("POST", "/files/", request);
-    REQUIRE(created.result_int() == 201);
-    const std::string whole = field(created, "Location");
-    const HttpResponse told = tus.head(whole);
-    CHECK(told.result_int() == 200);
-    CHECK(field(told, "Upload-Concat") == concat);
-    CHECK(field(told, "Upload-Offset").empty());
-    HttpConnection other(tus.server);
-    CHECK(other
-              .ask("PATCH", whole,
-                   {{"Tus-Resumable", "1.0.0"},
-                    {"Upload-Offset", "0"},
-                    {"Content-Type", k_offset_octets}},
-                   "x")
-              .result_int() == 403);
-    REQUIRE(tus.patch(second, 0, "defg").result_int() == 204);
-    CHECK(field(tus.head(whole), "Upload-Offset") == "7");
-    CHECK(tus.content(whole) == "abcdefg");
-  }
-  SECTION("of which one is gone") {
-    CHECK(tus.tus("DELETE", second, {}).result_int() == 204);
-    CHECK(tus.tus("POST", "/files/", request).result_int() == 404);
-  }
-}
-
 TEST_CASE("an upload is terminated") {
   TusFixture tus;
   const std::string location = tus.create(10);
@@ -293,65 +231,15 @@ TEST_CASE("an upload expires, and says when") {
     status = static_cast<int>(tus.head(location).result_int()) == 200 ? 204 : 410;
   }
   CHECK(status == 410);
+  CHECK(tus.http.ask("GET", location, {}).result_int() == 410);
+  for (const char* const length : {"0", "3"}) {  // A complete one does not expire.
+    const HttpResponse whole =
+        tus.tus("POST", "/files/", {{"Upload-Length", length}, {"Content-Type", k_offset_octets}},
+                std::string_view("abc").substr(0, std::stoul(length)));
+    CHECK(whole.result_int() == 201);
+    CHECK(field(whole, "Upload-Expires").empty());
+  }
   CHECK(tus.patch(location, 0, "x").result_int() == 410);
-}
-
-TEST_CASE("bounds of the server are told from a full disk") {
-  TusFixture tus({"--quota", "100"});
-  const std::string location = tus.create(60);
-  REQUIRE(!location.empty());
-  CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "41"}}).result_int() == 507);
-  CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "40"}}).result_int() == 201);
-}
-
-TEST_CASE("the content is given in ranges") {
-  TusFixture tus;
-  const std::string location = tus.create(10, {{"Upload-Metadata", "filetype aW1hZ2UvcG5n"}});
-  const auto get = [&](const Fields& fields) { return tus.http.ask("GET", location, fields); };
-  CHECK(get({}).result_int() == 204);
-  CHECK(get({{"Range", "bytes=0-"}}).result_int() == 416);
-  REQUIRE(tus.patch(location, 0, "012345").result_int() == 204);
-
-  const HttpResponse growing = get({});
-  CHECK(growing.result_int() == 206);
-  CHECK(growing.body() == "012345");
-  CHECK(field(growing, "Content-Range") == "bytes 0-5/10");
-  const std::string tag = field(growing, "ETag");
-  REQUIRE(tus.patch(location, 6, "6789").result_int() == 204);
-
-  const HttpResponse whole = get({});
-  CHECK(whole.result_int() == 200);
-  CHECK(field(whole, "Content-Type") == "image/png");
-  CHECK(field(whole, "X-Content-Type-Options") == "nosniff");
-  CHECK(field(whole, "ETag") == tag);
-  const HttpResponse rest = get({{"Range", "bytes=6-"}, {"If-Range", tag}});
-  CHECK(rest.result_int() == 206);
-  CHECK(rest.body() == "6789");
-  CHECK(get({{"Range", "bytes=-3"}}).body() == "789");
-  CHECK(get({{"Range", "bytes=2-3"}}).body() == "23");
-  CHECK(get({{"Range", "bytes=9-99"}}).body() == "9");
-  CHECK(get({{"Range", "bytes=6-"}, {"If-Range", "\"other\""}}).body() == "0123456789");
-  CHECK(get({{"Range", "bytes=1-2,4-5"}}).body() == "0123456789");
-  CHECK(get({{"If-None-Match", tag}}).result_int() == 304);
-  const HttpResponse beyond = get({{"Range", "bytes=10-"}});
-  CHECK(beyond.result_int() == 416);
-  CHECK(field(beyond, "Content-Range") == "bytes */10");
-  const HttpResponse head = tus.http.ask("HEAD", location, {{"Range", "bytes=2-3"}});
-  CHECK(head.result_int() == 206);
-  CHECK(field(head, "Content-Length") == "2");
-}
-
-TEST_CASE("uploads are listed page by page") {
-  TusFixture tus;
-  for (int i = 0; i < 3; ++i) tus.create(5, {{"Upload-Metadata", "filename YQ==,flag"}});
-  const HttpResponse first = tus.http.ask("GET", "/files/?limit=2", {});
-  CHECK(field(first, "Content-Type") == "application/json");
-  CHECK(first.body().find(R"("metadata":{"filename":"a","flag":null})") != std::string::npos);
-  const std::size_t next = first.body().find(R"("next":")");
-  REQUIRE(next != std::string::npos);
-  const HttpResponse last =
-      tus.http.ask("GET", "/files/?after=" + first.body().substr(next + 8, 32), {});
-  CHECK(last.body().find(R"("next":null)") != std::string::npos);
 }
 
 TEST_CASE("the page, the health and the metrics are served") {

@@ -1,10 +1,12 @@
 // The tus server while bodies arrive: what is kept of them, who has an upload, and how it all ends.
 
+#include <chrono>
 #include <csignal>
 #include <functional>
 #include <memory>
 
 #include "../catch.hpp"
+#include "../storage/foreign_program.hpp"
 #include "tus_fixture.hpp"
 
 using namespace tidemark;
@@ -159,6 +161,20 @@ TEST_CASE("SIGTERM lets requests commit and ends the server") {
   CHECK(committed >= 3);
   CHECK(contents(tus.data_file(location)).substr(0, committed) ==
         std::string("abcde").substr(0, committed));
+}
+
+TEST_CASE("SIGTERM ends a server that waits for a locked database") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  ForeignProgram other(tus.folder / "data");
+  other.exec("BEGIN IMMEDIATE");
+  tus.http.send(patch_header(location, 0, "Content-Length: 10") + "0123456789");
+  const auto began = std::chrono::steady_clock::now();
+  ::kill(tus.server.program().pid(), SIGTERM);
+  CHECK(tus.server.program().wait().exit_code == 0);
+  // It promises 5 s; the storage's own patience would be 30 s.
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(15));
+  other.exec("ROLLBACK");
 }
 
 TEST_CASE("a server that was killed goes on where it was") {

@@ -294,6 +294,17 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: a URL that is no tus endpoint is ca
                              ": the server answered 503 Service Unavailable; trying again\n");
 }
 
+TEST_CASE_METHOD(ScriptFixture, "tus_upload: what a server says before its answer is no answer") {
+  ScriptedServer server([&](const Request& request) { return upload(request); },
+                        "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+                        "HTTP/1.1 104 Upload Resumption Supported\r\n\r\n");
+  const ExampleResult result = send_chunks(server);
+  server.stop();
+  CHECK(result.exit_code == 0);
+  CHECK(result.errors.empty());
+  CHECK((upload.bytes == text));
+}
+
 TEST_CASE_METHOD(ScriptFixture, "tus_upload: a server that speaks no HTTP is not asked again") {
   ScriptedServer server([](const Request&) { return std::nullopt; }, "SSH-2.0-OpenSSH_9.2\r\n");
   const ExampleResult result = send_chunks(server);

@@ -25,7 +25,7 @@ class ScriptedServer {
   /// Gives nothing to hang up instead of an answer. Called in the server's thread.
   using Script = std::function<std::optional<Response>(const Request&)>;
 
-  /// Each connection begins with `greeting`, which HTTP has none of.
+  /// Each connection begins with `greeting`.
   explicit ScriptedServer(Script script, std::string greeting = {})
       : acceptor_(io_, {boost::asio::ip::make_address("127.0.0.1"), 0}),
         url_("http://127.0.0.1:" + std::to_string(acceptor_.local_endpoint().port())),

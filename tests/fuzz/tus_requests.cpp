@@ -65,7 +65,7 @@ class Model {
   }
   tus::Response operator()(const action::GetContent& wanted) {
     const Upload& upload = find(wanted.id);
-    tus::Content content = tus::describe_content(*request, upload);
+    tus::Content content = tus::describe_content(*request, wanted, upload);
     if (content.range) {
       require(content.range->first <= content.range->last && content.range->last < upload.offset,
               "only committed bytes are given");
@@ -73,7 +73,7 @@ class Model {
     return std::move(content.header);
   }
   tus::Response operator()(const action::ListUploads& wanted) {
-    require(wanted.limit >= 1 && wanted.limit <= 1000, "a page is bounded");
+    require(wanted.limit >= 1 && wanted.limit <= 100, "a page is bounded");
     std::vector<Upload> uploads;
     for (const auto& each : uploads_) uploads.push_back(each.second);
     tus::Response response = tus::make_response(http::status::ok);

@@ -122,7 +122,7 @@ async function deleteFromList(row) {
   const url = urlOf(row.dataset.serverUpload);
   const name = row.querySelector('.name').textContent;
   if (!(await confirmDelete(name))) return;
-  const own = uploads.find((upload) => upload.url === url && upload.state !== 'done');
+  const own = uploads.find((upload) => upload.url === url);
   setText(byId('server-note'), '');
   try {
     await (own ? own.cancel() : removeFromServer(url));

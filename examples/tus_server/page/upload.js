@@ -223,6 +223,7 @@ export class Upload {
   }
 
   async cancel() {
+    if (this.removing) return;
     this.removing = true;
     this.control?.abort();
     this.setState('paused', 'Removing');
@@ -232,7 +233,7 @@ export class Upload {
       this.forget();
       this.leaveList();
     } catch (error) {
-      this.setState('failed', `Not removed. ${error.message}`);
+      this.setState(this.file ? 'failed' : 'lost', `Not removed. ${error.message}`);
     } finally {
       this.removing = false;
     }

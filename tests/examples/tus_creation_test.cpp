@@ -1,0 +1,210 @@
+// How uploads come to be at the tus server: with bytes, without a length, of parts.
+
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "../catch.hpp"
+#include "tus_fixture.hpp"
+
+using namespace tidemark;
+using namespace tidemark::test;
+
+TEST_CASE("an upload is created with its first bytes") {
+  TusFixture tus;
+  const HttpResponse answer = tus.tus(
+      "POST", "/files/", {{"Upload-Length", "6"}, {"Content-Type", k_offset_octets}}, "abc");
+  REQUIRE(answer.result_int() == 201);
+  CHECK(field(answer, "Upload-Offset") == "3");
+  const std::string location = field(answer, "Location");
+  CHECK(tus.patch(location, 3, "def").result_int() == 204);
+  CHECK(tus.content(location) == "abcdef");
+}
+
+TEST_CASE("an upload without bytes is created with them") {
+  TusFixture tus;
+  const auto create = [&](const std::string& more, const std::string& body) {
+    tus.http.send(
+        "POST /files/ HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 0\r\n"
+        "Content-Type: application/offset+octet-stream\r\n" +
+        more + "\r\n\r\n" + body);
+    return tus.http.receive();
+  };
+  for (const auto& [more, body] :
+       {std::pair{"Content-Length: 0", ""}, std::pair{"Transfer-Encoding: chunked", "0\r\n\r\n"}}) {
+    const HttpResponse answer = create(more, body);
+    CHECK(answer.result_int() == 201);
+    CHECK(field(answer, "Upload-Offset") == "0");
+    CHECK(tus.content(field(answer, "Location")).empty());
+    // Who did not hear the answer asks once more.
+    tus.http.send(patch_header(field(answer, "Location"), 0, more) + body);
+    CHECK(tus.http.receive().result_int() == 204);
+  }
+  CHECK(create("Content-Length: 1", "x").result_int() == 413);
+}
+
+TEST_CASE("an upload whose first bytes are refused is not there") {
+  TusFixture tus({"--quota", "100"});
+  const auto [status, fields, body] = GENERATE(
+      table<unsigned, Fields, std::string>({{413, {}, std::string(101, 'x')},
+                                            {460, {{"Upload-Checksum", "crc32 AAAAAA=="}}, "abc"},
+                                            {400, {{"Trailer", "Upload-Checksum"}}, "abc"}}));
+  Fields all = fields;
+  all.insert(all.end(), {{"Upload-Length", "100"}, {"Content-Type", k_offset_octets}});
+  CHECK(tus.tus("POST", "/files/", all, body).result_int() == status);
+  HttpConnection other(tus.server);
+  CHECK(other.ask("GET", "/files/", {}).body() == R"({"uploads":[],"next":null})");
+  // Nor does it count any more.
+  CHECK(other.ask("POST", "/files/", {{"Tus-Resumable", "1.0.0"}, {"Upload-Length", "100"}})
+            .result_int() == 201);
+}
+
+TEST_CASE("a length is told later, with a PATCH") {
+  TusFixture tus;
+  const HttpResponse created = tus.tus("POST", "/files/", {{"Upload-Defer-Length", "1"}});
+  REQUIRE(created.result_int() == 201);
+  const std::string location = field(created, "Location");
+  CHECK(field(tus.head(location), "Upload-Defer-Length") == "1");
+  CHECK(tus.patch(location, 0, "abc").result_int() == 204);
+  CHECK(tus.patch(location, 3, "def", {{"Upload-Length", "6"}}).result_int() == 204);
+  const HttpResponse told = tus.head(location);
+  CHECK(field(told, "Upload-Length") == "6");
+  CHECK(field(told, "Upload-Defer-Length").empty());
+  CHECK(tus.content(location) == "abcdef");
+}
+
+TEST_CASE("a PATCH for another offset tells no length") {
+  TusFixture tus;
+  const std::string location =
+      field(tus.tus("POST", "/files/", {{"Upload-Defer-Length", "1"}}), "Location");
+  REQUIRE(tus.patch(location, 0, "abc").result_int() == 204);
+  CHECK(tus.patch(location, 1, "x", {{"Upload-Length", "50"}}).result_int() == 409);
+  HttpConnection other(tus.server);
+  const HttpResponse told = other.ask("HEAD", location, {{"Tus-Resumable", "1.0.0"}});
+  CHECK(field(told, "Upload-Defer-Length") == "1");
+}
+
+TEST_CASE("partial uploads become a final one") {
+  TusFixture tus;
+  const std::string first = tus.create(3, {{"Upload-Concat", "partial"}});
+  const std::string second = tus.create(4, {{"Upload-Concat", "partial"}});
+  CHECK(field(tus.head(first), "Upload-Concat") == "partial");
+  REQUIRE(tus.patch(first, 0, "abc").result_int() == 204);
+  const std::string concat = "final;" + first + ' ' + second;
+  const Fields request{{"Upload-Concat", "final;http://elsewhere" + first + ' ' + second},
+                       {"Upload-Metadata", "filename YQ=="}};
+  SECTION("that are complete") {
+    REQUIRE(tus.patch(second, 0, "defg").result_int() == 204);
+    const std::string whole = field(tus.tus("POST", "/files/", request), "Location");
+    CHECK(tus.content(whole) == "abcdefg");
+    const HttpResponse told = tus.head(whole);
+    CHECK(field(told, "Upload-Concat") == concat);
+    CHECK(field(told, "Upload-Offset") == "7");
+    CHECK(field(told, "Upload-Metadata") == "filename YQ==");
+    CHECK(tus.patch(whole, 7, "x").result_int() == 403);
+  }
+  SECTION("one of which is not yet") {
+    const HttpResponse created = tus.tus("POST", "/files/", request);
+    REQUIRE(created.result_int() == 201);
+    const std::string whole = field(created, "Location");
+    const HttpResponse told = tus.head(whole);
+    CHECK(told.result_int() == 200);
+    CHECK(field(told, "Upload-Concat") == concat);
+    CHECK(field(told, "Upload-Offset").empty());
+    HttpConnection other(tus.server);
+    CHECK(other
+              .ask("PATCH", whole,
+                   {{"Tus-Resumable", "1.0.0"},
+                    {"Upload-Offset", "0"},
+                    {"Content-Type", k_offset_octets}},
+                   "x")
+              .result_int() == 403);
+    REQUIRE(tus.patch(second, 0, "defg").result_int() == 204);
+    CHECK(field(tus.head(whole), "Upload-Offset") == "7");
+    CHECK(tus.content(whole) == "abcdefg");
+  }
+  SECTION("of which one is gone") {
+    CHECK(tus.tus("DELETE", second, {}).result_int() == 204);
+    CHECK(tus.tus("POST", "/files/", request).result_int() == 404);
+  }
+}
+
+TEST_CASE("a final upload that cannot be joined is forgotten") {
+  TusFixture tus({"--max-size", "10"});
+  const std::string first = tus.create(6, {{"Upload-Concat", "partial"}});
+  const std::string second = tus.create(4, {{"Upload-Concat", "partial"}});
+  const auto finish = [&](const std::string& parts) {
+    return tus.tus("POST", "/files/", {{"Upload-Concat", "final;" + parts}});
+  };
+  const HttpResponse created = finish(first + ' ' + second);
+  REQUIRE(created.result_int() == 201);
+  const std::string whole = field(created, "Location");
+  const auto note = tus.folder / "data" / "unfinished" / whole.substr(7);
+  REQUIRE(std::filesystem::exists(note));
+  SECTION("because its client gives it up") {
+    CHECK(tus.tus("DELETE", whole, {}).result_int() == 204);
+    CHECK(tus.head(whole).result_int() == 404);
+    CHECK(tus.head(first).result_int() == 200);
+  }
+  SECTION("because a part is gone") {
+    CHECK(tus.tus("DELETE", second, {}).result_int() == 204);
+    CHECK(tus.head(whole).result_int() == 404);
+  }
+  CHECK_FALSE(std::filesystem::exists(note));
+  CHECK(tus.tus("DELETE", whole, {}).result_int() == 404);
+}
+
+TEST_CASE("a final upload outlives its server, with parts that come later") {
+  TemporaryFolder folder;
+  const auto tus = [](HttpConnection& http, std::string_view method, std::string_view target,
+                      Fields fields, std::string_view body = {}) {
+    fields.emplace_back("Tus-Resumable", "1.0.0");
+    return http.ask(method, target, fields, body);
+  };
+  std::string part;
+  std::string whole;
+  {
+    TusServer server(folder.path());
+    HttpConnection http(server);
+    part =
+        field(tus(http, "POST", "/files/", {{"Upload-Length", "3"}, {"Upload-Concat", "partial"}}),
+              "Location");
+    whole = field(tus(http, "POST", "/files/", {{"Upload-Concat", "final;" + part}}), "Location");
+    server.program().kill();
+    server.program().wait();
+  }
+  TusServer server(folder.path());
+  HttpConnection http(server);
+  const Fields patch{{"Content-Type", k_offset_octets}, {"Upload-Offset", "0"}};
+  CHECK(tus(http, "PATCH", part, patch, "abc").result_int() == 204);
+  CHECK(field(tus(http, "HEAD", whole, {}), "Upload-Offset") == "3");
+}
+
+TEST_CASE("bounds of a final upload") {
+  TusFixture tus({"--max-size", "10"});
+  const std::string six = tus.create(6, {{"Upload-Concat", "partial"}});
+  const std::string four = tus.create(4, {{"Upload-Concat", "partial"}});
+  const std::string five = tus.create(5, {{"Upload-Concat", "partial"}});
+  const auto finish = [&](const std::string& parts) {
+    return tus.tus("POST", "/files/", {{"Upload-Concat", "final;" + parts}});
+  };
+  CHECK(finish(six + ' ' + four).result_int() == 201);
+  const HttpResponse refused = finish(six + ' ' + five);
+  CHECK(refused.result_int() == 413);
+  CHECK(field(refused, "Tus-Max-Size") == "10");
+
+  const std::string empty = tus.create(0, {{"Upload-Concat", "partial"}});
+  std::string parts;
+  for (int i = 0; i < 511; ++i) parts += empty + ' ';
+  CHECK(finish(parts).result_int() == 201);
+  CHECK(finish(parts + empty).result_int() == 201);
+  CHECK(finish(parts + empty + ' ' + empty).result_int() == 400);
+}
+
+TEST_CASE("bounds of the server are told from a full disk") {
+  TusFixture tus({"--quota", "100"});
+  const std::string location = tus.create(60);
+  REQUIRE(!location.empty());
+  CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "41"}}).result_int() == 507);
+  CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "40"}}).result_int() == 201);
+}
