@@ -2,6 +2,7 @@
 
 // What the two loads of tus_load agree on.
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -50,7 +51,9 @@ struct MixedResult {
   std::uint64_t uploads = 0;  ///< Completed, read back and compared.
   std::uint64_t bytes = 0;    ///< Of these.
   std::uint64_t resets = 0;
-  std::uint64_t take_overs = 0;
+  /// For each take-over: from the new connection to the answer of its HEAD, which tells the offset
+  /// that stays.
+  std::vector<std::chrono::nanoseconds> take_overs;
   std::uint64_t errors = 0;  ///< That no client caused. Each is told on standard error.
 };
 

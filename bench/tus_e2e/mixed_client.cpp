@@ -134,8 +134,9 @@ asio::awaitable<void> MixedClient::take_over() {
   co_await send_part();
   rival_.reset();
   std::swap(channel_, rival_);
-  ++result_.take_overs;
+  const Clock::time_point began = Clock::now();
   co_await ask();
+  result_.take_overs.push_back(Clock::now() - began);
 }
 
 /// Begins a PATCH whose body stays incomplete.

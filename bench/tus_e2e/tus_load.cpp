@@ -1,5 +1,7 @@
 // tus_load: a client that costs little beside the server that it loads, for any tus server.
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -70,9 +72,20 @@ void show(const SteadyLoad& load) {
 }
 
 int show(const MixedLoad& load) {
-  const MixedResult result = run_mixed_load(load);
+  MixedResult result = run_mixed_load(load);
+  std::ranges::sort(result.take_overs);
+  const auto take_over_ms = [&](std::size_t percent) {
+    const std::size_t at = (result.take_overs.size() - 1) * percent / 100;
+    return std::chrono::duration<double, std::milli>(result.take_overs[at]).count();
+  };
+  if (!result.take_overs.empty()) {
+    std::printf("take-over: p50 %.1f ms, p99 %.1f ms, longest %.1f ms\n", take_over_ms(50),
+                take_over_ms(99), take_over_ms(100));
+    std::fflush(stdout);
+  }
   std::cout << result.uploads << " uploads, " << result.bytes << " bytes, " << result.resets
-            << " resets, " << result.take_overs << " take-overs, " << result.errors << " errors\n";
+            << " resets, " << result.take_overs.size() << " take-overs, " << result.errors
+            << " errors\n";
   return result.errors == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
