@@ -17,6 +17,12 @@ bool UploadTurns::is_taken(const UploadId& id) const {
   return at != shared_.end() && at->second.turns > 0;
 }
 
+std::uint64_t UploadTurns::lowest_offset(const UploadId& id) const {
+  const auto at = shared_.find(id);
+  const Turn* const holder = at == shared_.end() ? nullptr : at->second.holder;
+  return holder == nullptr || holder->lowest_offset_ == nullptr ? 0 : *holder->lowest_offset_;
+}
+
 void UploadTurns::note_move(const UploadId& id) {
   const auto at = shared_.find(id);
   if (at == shared_.end()) return;
@@ -47,8 +53,12 @@ std::uint64_t UploadTurns::Use::moves() const {
   return shared_.moves;
 }
 
-UploadTurns::Turn::Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over)
-    : turns_(turns), id_(id), on_taken_over_(std::move(on_taken_over)) {}
+UploadTurns::Turn::Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over,
+                        const std::uint64_t* lowest_offset)
+    : turns_(turns),
+      id_(id),
+      on_taken_over_(std::move(on_taken_over)),
+      lowest_offset_(lowest_offset) {}
 
 Task<void> UploadTurns::Turn::wait_for(Task<AsyncMutex::Guard> (AsyncMutex::*lock)()) {
   Shared& shared = enter();

@@ -34,6 +34,8 @@ class UploadTurns {
   Executor& executor() const { return executor_; }
   /// Whether anybody has the upload's turn or waits for it.
   bool is_taken(const UploadId& id) const;
+  /// The offset below which the upload cannot stand any more, as far as who has the turn tells.
+  std::uint64_t lowest_offset(const UploadId& id) const;
   /// The committed offset has moved: lets everyone continue who waits in Use::offset_moved().
   void note_move(const UploadId& id);
 
@@ -65,8 +67,10 @@ class UploadTurns {
   class Turn {
    public:
     /// `on_taken_over` is called, on the executor, when a newer turn asks this one to end while it
-    /// has the turn. It must not end the turn itself; a task that it starts may.
-    Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over = {});
+    /// has the turn. It must not end the turn itself; a task that it starts may. `lowest_offset` is
+    /// what UploadTurns::lowest_offset tells meanwhile; null: 0.
+    Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over = {},
+         const std::uint64_t* lowest_offset = nullptr);
     ~Turn() { end(); }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
@@ -92,6 +96,7 @@ class UploadTurns {
     bool is_taken_over() const;
 
    private:
+    friend class UploadTurns;
     Task<void> wait_for(Task<AsyncMutex::Guard> (AsyncMutex::*lock)());
     void ask_holder_to_end();
     Shared& enter();
@@ -100,6 +105,7 @@ class UploadTurns {
     UploadTurns& turns_;
     const UploadId id_;
     const std::function<void()> on_taken_over_;
+    const std::uint64_t* const lowest_offset_;
     std::optional<Use> use_;  // From the first wait to the end.
     AsyncMutex::Guard guard_;
     std::uint64_t number_ = 0;  // Turns of one upload count up.

@@ -105,6 +105,16 @@ TEST_CASE("HEAD settles the writer whose connection is half dead") {
   CHECK(tus.content(location) == "abcdefghij");
 }
 
+TEST_CASE("a PATCH that comes late does not end the present one") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  auto client = begin_patch(tus, location, 10, "abc");
+  CHECK(tus.patch(location, 2, "x").result_int() == 409);
+  client->send("defghij");
+  CHECK(client->receive().result_int() == 204);
+  CHECK(client->ask("GET", location, {}).body() == "abcdefghij");
+}
+
 TEST_CASE("DELETE ends the writer") {
   TusFixture tus;
   const std::string location = tus.create(10);

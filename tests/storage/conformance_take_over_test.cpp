@@ -57,6 +57,39 @@ Task<void> nobody_there(World& world) {
   CHECK(result == AppendResult{AppendStatus::offset_conflict, 10, false});
 }
 
+Task<void> too_late(World& world) {
+  co_await create(world, "a", 100);
+  Writer present = co_await world.storage.open_writer("a");
+  bool taken = co_await write_next(*present, 10);
+  CHECK(taken);
+  AppendResult result = co_await present->commit();
+  CHECK(result == AppendResult{AppendStatus::committed, 10, false});
+
+  // What was begun before the present one is of no use any more, and ends nothing.
+  Writer late = co_await world.storage.open_writer("a", {.offset = 9, .take_over = true});
+  taken = co_await write_next(*late, 1);
+  CHECK_FALSE(taken);
+  result = co_await late->close();
+  CHECK(result == AppendResult{AppendStatus::offset_conflict, 10, false});
+  CHECK_FALSE(present->stop_token().stop_requested());
+  taken = co_await write_next(*present, 10);
+  CHECK(taken);
+
+  // At the offset and above it, only the present one's end tells.
+  Writer newer = co_await world.storage.open_writer("a", {.offset = 10, .take_over = true});
+  CHECK(present->stop_token().stop_requested());
+  result = co_await newer->close();
+  CHECK(result == AppendResult{AppendStatus::offset_conflict, 20, false});
+  newer = co_await world.storage.open_writer("a", {.offset = 20, .take_over = true});
+  taken = co_await write_next(*newer, 80);
+  CHECK(taken);
+  result = co_await newer->commit();
+  CHECK(result == AppendResult{AppendStatus::committed, 100, true});
+  const std::error_code error =
+      co_await error_of(world.storage.open_writer("a", {.offset = 0, .take_over = true}));
+  CHECK(error == Errc::already_complete);
+}
+
 Task<void> destroyed_after(World& world) {
   co_await create(world, "a", 100);
   Writer older = co_await world.storage.open_writer("a");
@@ -214,6 +247,10 @@ TEST_CASE("a take-over ends an idle writer and keeps what it wrote") {
 }
 TEST_CASE("a take-over of an upload that nobody writes") {
   on_every_backend(nobody_there);
+}
+
+TEST_CASE("a writer that comes too late ends nobody") {
+  on_every_backend(too_late);
 }
 TEST_CASE("a writer may be destroyed after its take-over") {
   on_every_backend(destroyed_after);
