@@ -15,7 +15,7 @@ class StorageCategory final : public std::error_category {
       case Errc::not_found:
         return "no such upload";
       case Errc::already_exists:
-        return "the upload already exists";
+        return "it already exists";
       case Errc::length_exceeded:
         return "the upload's length would be exceeded";
       case Errc::already_complete:

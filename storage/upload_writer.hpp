@@ -16,8 +16,12 @@ namespace tidemark {
 ///     auto writer = co_await storage.open_writer(id, {.offset = 0});
 ///     while (receive(buffer)) {
 ///       if (!co_await writer->write(std::move(buffer))) break;
+///       if (++pieces % 32 == 0) co_await writer->commit();
 ///     }
 ///     AppendResult result = co_await writer->close();
+///
+/// A writer commits when it is asked to, and when it ends. What was written since is lost when the
+/// process dies: commit every few MiB, or every second.
 ///
 /// A writer ends when it is closed, taken over, or its task is asked to stop. After an end `write`
 /// answers false, and `close` says why and where the upload stands.

@@ -29,8 +29,8 @@ struct House {
 
 Task<void> sweep(Storage& storage) {
   const tidemark::SweepReport report = co_await storage.sweep();
-  const std::size_t orphans = report.orphan_files.size() + report.orphan_rows.size();
-  if (orphans > 0) log("swept", {{"orphans", orphans}});
+  for (const auto& id : report.orphan_files) log("swept", {{"file", id.view()}});
+  for (const auto& id : report.orphan_rows) log("swept", {{"row", id.view()}});
   for (const auto& id : report.corrupt) log("corrupt", {{"id", id.view()}});
 }
 

@@ -59,7 +59,9 @@ int serve(tus::Options options) {
     tus::Service service(*storage, unfinished, options.service);
     tus::Server server(service, options.server);
     tus::Housekeeping housekeeping(engine, *storage, unfinished, options.service.expire_after);
-    std::printf("listening on http://%s:%u%s\n", options.server.host.c_str(), server.port(),
+    const bool is_ipv6 = options.server.host.find(':') != std::string::npos;
+    const std::string host = is_ipv6 ? '[' + options.server.host + ']' : options.server.host;
+    std::printf("listening on http://%s:%u%s\n", host.c_str(), server.port(),
                 options.service.protocol.base_path.c_str());
     std::fflush(stdout);
     server.run();

@@ -85,17 +85,18 @@ void declare(CLI::App& app, Arguments& to) {
       ->check(check_base_path);
   app.add_option("--max-size", to.max_size, "Most bytes of one upload, as 500MB or 2GiB")
       ->type_name("BYTES")
-      ->transform(CLI::AsSizeValue(false).description(""))
+      ->transform(CLI::AsSizeValue(true).description(""))
       ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
   app.add_option(
          "--quota", to.quota,
          "Most bytes that unfinished uploads may announce in all; finished ones do not count")
       ->type_name("BYTES")
-      ->transform(CLI::AsSizeValue(false).description(""))
+      ->transform(CLI::AsSizeValue(true).description(""))
       ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
-  app.add_option(
-         "--expire-after", to.expire_after,
-         "Time after which an unfinished upload is deleted, as 90 (seconds), 30m, 12h or 7d")
+  app.add_option("--expire-after", to.expire_after,
+                 "Time after its creation at which an unfinished upload is deleted, even while it "
+                 "is sent, as "
+                 "90 (seconds), 30m, 12h or 7d")
       ->transform(CLI::AsNumberWithUnit(
                       std::map<std::string, double>{{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}},
                       CLI::AsNumberWithUnit::CASE_SENSITIVE)
@@ -141,6 +142,9 @@ Options to_options(const Arguments& from) {
   }
   const std::size_t colon = from.listen.rfind(':');
   options.server.host = from.listen.substr(0, colon);
+  if (options.server.host.starts_with('[') && options.server.host.ends_with(']')) {  // IPv6.
+    options.server.host = options.server.host.substr(1, options.server.host.size() - 2);
+  }
   options.server.port = static_cast<std::uint16_t>(std::stoul(from.listen.substr(colon + 1)));
   options.server.threads = from.threads;
   options.server.max_connections = from.max_connections;

@@ -97,7 +97,7 @@ Options parse(int argc, char** argv) {
                  "Most bytes of one request, 64KiB to 32MiB, also in such units")
       ->capture_default_str()
       ->type_name("BYTES")
-      ->transform(CLI::AsSizeValue(false).description(""))
+      ->transform(CLI::AsSizeValue(true).description(""))
       ->check(CLI::Range(k_min_chunk_bytes, k_max_chunk_bytes).description(""));
   app.add_option("--parallel", options.parallel, "Connections that send a piece of FILE each")
       ->capture_default_str()

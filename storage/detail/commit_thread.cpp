@@ -66,20 +66,23 @@ void CommitThread::watch_log() {
 std::chrono::nanoseconds CommitThread::turn() {
   const TimePoint now = environment_.now();
   if (now < not_before_) return not_before_ - now;
-  queue_.take_all(group_);
+  deletes_only_ = deletes_only_ && !group_.empty();
+  if (!deletes_only_) queue_.take_all(group_);
   if (group_.empty()) return k_until_woken;
   const TimePoint began = environment_.now();
+  bool done = true;
   try {
     if (!begin()) {
       give_up(now);
       return k_busy_pause;
     }
-    commit_group();
+    done = commit_group();
   } catch (...) {
     fail_group(std::current_exception());
     roll_back();
   }
-  answer(group_);
+  deletes_only_ = !done;
+  if (done) answer(group_);
   not_before_ = environment_.now() + pause_after(environment_.now() - began);
   return 0ns;
 }
@@ -123,10 +126,11 @@ void CommitThread::give_up(TimePoint now) {
   answer(late);
 }
 
-void CommitThread::commit_group() {
+bool CommitThread::commit_group() {
   if (rows_->has_moved()) {
     roll_back();
-    return fail_group(replaced_error());
+    fail_group(replaced_error());
+    return true;
   }
   try {
     note_other_writers();
@@ -135,11 +139,9 @@ void CommitThread::commit_group() {
   } catch (const SqliteError& error) {
     const std::exception_ptr failure = std::current_exception();
     roll_back();
-    if (error.primary_code() == SQLITE_FULL) {
-      retry_deletes(failure);
-    } else {
-      fail_group(failure);
-    }
+    const bool is_full = error.primary_code() == SQLITE_FULL && !deletes_only_;
+    if (is_full && keep_deletes(failure)) return false;
+    fail_group(failure);
   }
   ++groups_;
   if (log_bytes_ < checkpoint_at_bytes_ - k_checkpoint_bytes) {  // The log has begun again.
@@ -149,6 +151,7 @@ void CommitThread::commit_group() {
     checkpoint_at_bytes_ = log_bytes_ + k_checkpoint_bytes;
     options_.want_checkpoint();
   }
+  return true;
 }
 
 void CommitThread::execute(DatabaseRequest& request) {
@@ -179,24 +182,20 @@ void CommitThread::roll_back() {
   }
 }
 
-void CommitThread::retry_deletes(const std::exception_ptr& failure) {
+bool CommitThread::keep_deletes(const std::exception_ptr& failure) {
   RequestList others;
   for (auto next = group_.begin(); next != group_.end();) {
     const auto request = next++;
-    request->error = failure;
     if (!request->frees_space) others.splice(others.end(), group_, request);
   }
-  if (!group_.empty() && options_.release_reserve()) {
-    try {
-      if (!begin()) throw StorageError(Errc::busy, "commit", "", "others use the full disk's log");
-      for (DatabaseRequest& request : group_) execute(request);
-      commit();
-    } catch (...) {
-      fail_group(std::current_exception());
-      roll_back();
-    }
+  const bool has_room = !group_.empty() && options_.release_reserve();
+  if (has_room) {
+    for (DatabaseRequest& request : others) request.error = failure;
+    answer(others);
+  } else {
+    group_.splice(group_.end(), others);
   }
-  group_.splice(group_.end(), others);
+  return has_room;
 }
 
 void CommitThread::fail_group(const std::exception_ptr& error) {

@@ -70,12 +70,14 @@ class CommitThread {
   bool prepare_log();
   /// Answers what has waited for too long.
   void give_up(TimePoint now);
-  void commit_group();
+  /// False: what frees space is still in the group, and next to be tried.
+  bool commit_group();
   void execute(DatabaseRequest& request);
   void commit();
   void roll_back();
-  /// On a full disk: commits what frees space, fails the rest with `failure`.
-  void retry_deletes(const std::exception_ptr& failure);
+  /// On a full disk: makes room with the reserve for what frees space, and fails the rest with
+  /// `failure`. False: there is nothing of the kind, or no room.
+  bool keep_deletes(const std::exception_ptr& failure);
   void fail_group(const std::exception_ptr& error);
   void answer(RequestList& requests);
   void note_other_writers();
@@ -88,6 +90,7 @@ class CommitThread {
   bool failed_ = false;  // A COMMIT did: no group before a new connection and a whole checkpoint.
   RequestQueue queue_;
   RequestList group_;                        // Of the present transaction.
+  bool deletes_only_ = false;                // The disk is full, and the reserve is for these.
   TimePoint not_before_ = TimePoint::min();  // The write lock is left free until then.
   std::int64_t data_version_ = 0;
   TimePoint others_seen_at_ = TimePoint::min();

@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <sqlite3.h>
 
@@ -24,38 +26,41 @@ constexpr std::chrono::nanoseconds k_busy_pause = 5ms;
   throw StorageError(code, k_operation, "", "'" + path.string() + "': " + why);
 }
 
-void make_database(const StorageOptions& options) {
+/// False: it is new, and may not be; nothing was made.
+bool make_database(const StorageOptions& options, bool may_be_new) {
   Database database = open_connection(options, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
   if (sqlite3_db_readonly(database.handle(), "main") == 1) {
     refuse(Errc::io_error, options.db_path, "it can only be read");
   }
+  if (!may_be_new && is_new_database(database)) return false;
   create_schema(database);
   // What a crash left in the log may not be stable yet, and is about to be read. Others may be
   // using the log: then it was theirs to recover.
   const int code = sqlite3_wal_checkpoint_v2(database.handle(), "main", SQLITE_CHECKPOINT_TRUNCATE,
                                              nullptr, nullptr);
   if ((code & 0xff) == SQLITE_IOERR) throw SqliteError(database.handle(), code, "checkpoint");
+  return true;
 }
 
 /// The same on a full disk, where SQLite's files beside the database find their place in the
 /// reserve. The want of space has many names: on XFS it is ENOENT, because SQLite then tries to
 /// read a file that it could not make.
-void make_database_on_full_disk(const StorageOptions& options) {
+bool make_database_on_full_disk(const StorageOptions& options, bool may_be_new) {
   try {
-    make_database(options);
+    return make_database(options, may_be_new);
   } catch (const SqliteError& error) {
     const int code = error.primary_code();
     const bool may_be_full = code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_CANTOPEN;
     ReserveFile reserve(options.db_path.string(), vfs_of(options));
     if (!may_be_full || !reserve.release()) throw;
-    make_database(options);
   }
+  return make_database(options, may_be_new);
 }
 
 /// Makes or migrates the database; it blocks. Throws SqliteError (busy) while others lock it.
-void prepare(const StorageOptions& options) {
+bool prepare(const StorageOptions& options, bool may_be_new) {
   try {
-    make_database_on_full_disk(options);
+    return make_database_on_full_disk(options, may_be_new);
   } catch (const SqliteError& error) {
     if (error.errc() == Errc::busy) throw;
     refuse(error.errc(), options.db_path, error.what());
@@ -69,6 +74,12 @@ Task<Directory> open_folder(std::filesystem::path path, const StorageOptions& op
     refuse(Errc::invalid_argument, path, "it is on a network file system");
   }
   co_return folder;
+}
+
+Task<bool> has_uploads(Directory& folder) {
+  const std::vector<std::string> names = co_await folder.list();
+  co_return std::ranges::any_of(
+      names, [](const std::string& name) { return UploadId::parse(name).has_value(); });
 }
 
 /// Runs `step` until no other process is in its way.
@@ -92,6 +103,9 @@ Task<void> run_until_free(StepThread& thread, Environment& environment,
 Task<std::unique_ptr<Store>> open_store(StorageCore& core, StorageOptions options,
                                         std::size_t bytes_in_flight) {
   Environment& environment = core.executor().environment();
+  if (options.db_path.empty() || options.upload_dir.empty()) {
+    refuse(Errc::invalid_argument, options.db_path, "db_path or upload_dir is empty");
+  }
   Directory uploads = co_await open_folder(options.upload_dir, options);
   std::filesystem::path parent = options.db_path.parent_path();
   if (parent.empty()) parent = ".";
@@ -102,8 +116,18 @@ Task<std::unique_ptr<Store>> open_store(StorageCore& core, StorageOptions option
   }
   StepThread thread(environment, "tidemark-open");
   auto store = std::make_unique<Store>(core, options, std::move(uploads), bytes_in_flight);
-  auto prepare_database = [&] { prepare(options); };
+  bool may_be_new = false;
+  bool prepared = false;
+  auto prepare_database = [&] { prepared = prepare(options, may_be_new); };
   co_await run_until_free(thread, environment, options, prepare_database);
+  if (!prepared) {
+    const bool has_files = co_await has_uploads(store->folder);
+    may_be_new = !has_files;
+    co_await run_until_free(thread, environment, options, prepare_database);  // Or another did.
+  }
+  if (!prepared) {  // A sweep would remove them all.
+    refuse(Errc::corrupt, options.db_path, "it is new, but the upload folder has files");
+  }
   auto connect = [&] { store->start_threads(); };
   co_await run_until_free(thread, environment, options, connect);
   co_await above.sync();

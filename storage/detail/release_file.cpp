@@ -32,6 +32,10 @@ Task<bool> link(Store& store, const UploadId& id, Directory& folder, const char*
     co_await store.folder.link_to(id.c_str(), folder, name);
     co_return true;
   } catch (const std::system_error& error) {
+    if (error.code() == std::errc::file_exists) {
+      throw StorageError(Errc::already_exists, k_operation, id.view(),
+                         "'" + (folder.path() / name).string() + "'");
+    }
     if (!cannot_link(error)) throw;
     co_return false;
   }

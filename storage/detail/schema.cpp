@@ -149,6 +149,12 @@ void add_what_is_missing(Database& db) {
 
 }  // namespace
 
+bool is_new_database(const Database& db) {
+  bool is_new = false;
+  refuse_unreadable(db, [&] { is_new = kind_of_uploads(db).empty(); });
+  return is_new;
+}
+
 void create_schema(Database& db) {
   bool complete = false;
   refuse_unreadable(db, [&] { complete = is_complete(db); });

@@ -19,6 +19,10 @@ inline constexpr const char* k_insert_upload =
     "is_partial, concat_partial_ids, metadata_extra, completed) "
     "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?2 >= 0 AND ?3 >= ?2)";
 
+/// Whether there is no table of uploads yet. Errors: StorageError (corrupt) when the file is no
+/// database.
+bool is_new_database(const Database& db);
+
 /// Makes the table in a new database, and adds what an older one lacks, in one transaction of its
 /// own. A database that has everything is only read; one that check_schema() refuses is unchanged.
 /// Errors: as check_schema().

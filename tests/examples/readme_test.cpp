@@ -118,6 +118,7 @@ asio::awaitable<AppendResult> receive(asio::ip::tcp::socket& socket, SQLiteStora
                                       UploadId id, std::uint64_t offset, std::uint64_t bytes) {
   const WriterOptions options{.offset = offset, .take_over = true};
   const auto writer = co_await async(storage.open_writer(id, options), asio::use_awaitable);
+  std::uint64_t uncommitted = 0;
   while (bytes > 0) {
     // A client that sends nothing holds no buffer.
     co_await socket.async_wait(asio::socket_base::wait_read, asio::use_awaitable);
@@ -127,9 +128,13 @@ asio::awaitable<AppendResult> receive(asio::ip::tcp::socket& socket, SQLiteStora
     buffer.resize(
         co_await asio::async_read(socket, wanted, asio::redirect_error(asio::use_awaitable, lost)));
     bytes -= buffer.size();
+    uncommitted += buffer.size();
     const bool taken = co_await async(writer->write(std::move(buffer)), asio::use_awaitable);
     if (!taken) break;  // The writer has ended: close says why, and where the upload stands.
     if (lost) throw boost::system::system_error(lost);
+    if (uncommitted < 8 * 1024 * 1024) continue;
+    co_await async(writer->commit(), asio::use_awaitable);
+    uncommitted = 0;
   }
   co_return co_await async(writer->close(), asio::use_awaitable);
 }

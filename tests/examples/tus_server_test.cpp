@@ -265,6 +265,13 @@ TEST_CASE("the page uploads to the base path") {
   CHECK(field(created, "Location").starts_with("/up/load/"));
 }
 
+TEST_CASE("MB are millions, and MiB are not") {
+  for (const auto& [size, bytes] : {std::pair{"400MB", "400000000"}, {"1MiB", "1048576"}}) {
+    TusFixture tus({"--max-size", size});
+    CHECK(field(tus.http.ask("OPTIONS", "/files/", {}), "Tus-Max-Size") == bytes);
+  }
+}
+
 TEST_CASE("an address that is taken is named") {
   TusFixture first;
   const std::string address = "127.0.0.1:" + std::to_string(first.server.port());

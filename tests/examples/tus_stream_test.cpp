@@ -179,6 +179,8 @@ TEST_CASE("SIGTERM ends a server that waits for a locked database") {
   ForeignProgram other(tus.folder / "data");
   other.exec("BEGIN IMMEDIATE");
   tus.http.send(patch_header(location, 0, "Content-Length: 10") + "0123456789");
+  // Then all that is left is to commit.
+  wait_until([&] { return std::filesystem::file_size(tus.data_file(location)) == 10; });
   const auto began = std::chrono::steady_clock::now();
   ::kill(tus.server.program().pid(), SIGTERM);
   CHECK(tus.server.program().wait().exit_code == 0);

@@ -3,6 +3,7 @@
 // SQLite's own file system calls, as a test sees and refuses them.
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <mutex>
@@ -45,6 +46,10 @@ class LogVfs {
     vfs_.zName = k_name;
     vfs_.szOsFile = static_cast<int>(sizeof(LogFile)) + under_->szOsFile;
     vfs_.xOpen = &LogVfs::open;
+    vfs_.xDelete = [](sqlite3_vfs*, const char* name, int sync_folder) {
+      if (present->before_delete) present->before_delete(name);
+      return present->under_->xDelete(present->under_, name, sync_folder);
+    };
     if (sqlite3_vfs_register(&vfs_, 0) != SQLITE_OK) throw std::runtime_error("vfs_register");
   }
   ~LogVfs() {
@@ -53,6 +58,11 @@ class LogVfs {
   }
   LogVfs(const LogVfs&) = delete;
   LogVfs& operator=(const LogVfs&) = delete;
+
+  /// Called with the path of each file that is about to be removed; set before there is a storage.
+  std::function<void(std::string_view path)> before_delete;
+  /// How often a lock was refused because somebody has it. To be waited for.
+  std::atomic<int> refused_locks{0};
 
   void on_call(Choose choose) {
     const std::lock_guard lock(mutex_);
@@ -153,7 +163,12 @@ class LogVfs {
       return forward<&M::xShmMap>(f, page, size, extend, out);
     };
     own.xShmLock = [](sqlite3_file* f, int offset, int n, int flags) {
-      return forward<&M::xShmLock>(f, offset, n, flags);
+      const int code = forward<&M::xShmLock>(f, offset, n, flags);
+      if (code == SQLITE_BUSY) {
+        ++present->refused_locks;
+        present->refused_locks.notify_all();
+      }
+      return code;
     };
     own.xShmBarrier = [](sqlite3_file* f) { forward<&M::xShmBarrier>(f); };
     own.xShmUnmap = [](sqlite3_file* f, int remove) { return forward<&M::xShmUnmap>(f, remove); };

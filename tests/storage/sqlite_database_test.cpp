@@ -114,6 +114,39 @@ TEST_CASE_METHOD(SqliteFolder, "a newer database keeps what is unknown in it") {
   CHECK(store.foreign.ask("owner", "b") == "nobody");
 }
 
+TEST_CASE_METHOD(UnopenedFixture, "a new database beside files of uploads is refused") {
+  {
+    SqliteStore store(folder.path());
+    store.wait(store->create_upload("a", 3, Metadata()));
+    store.close();
+  }
+  const auto how = GENERATE(as<std::string>{}, "missing", "empty", "of another program");
+  CAPTURE(how);
+  fs::rename(folder / "uploads.db", folder / "kept.db");
+  if (how != "missing") std::ofstream(folder / "uploads.db").flush();
+  if (how == "of another program") {
+    detail::Database(options.db_path.string(), SQLITE_OPEN_READWRITE).exec("CREATE TABLE x (y)");
+  }
+  for (int i = 0; i < 2; ++i) {
+    CHECK(open_error() == Errc::corrupt);
+    CHECK_THAT(message, Catch::Matchers::Contains("it is new, but the upload folder has files"));
+  }
+  CHECK(fs::exists(folder / "uploads" / "a"));
+  fs::rename(folder / "kept.db", folder / "uploads.db");
+  CHECK_FALSE(open_error());
+
+  // What is no upload by its name is no reason.
+  fs::remove(folder / "uploads.db");
+  fs::rename(folder / "uploads" / "a", folder / "uploads" / "a.jpg");
+  CHECK_FALSE(open_error());
+}
+
+TEST_CASE_METHOD(UnopenedFixture, "a place that is not named is refused") {
+  const auto where = GENERATE(&StorageOptions::db_path, &StorageOptions::upload_dir);
+  options.*where = "";
+  CHECK(open_error() == Errc::invalid_argument);
+}
+
 TEST_CASE_METHOD(UnopenedFixture, "a file that is no database of uploads is left as it is") {
   const std::string kind = GENERATE("text", "another table", "view", "cut short");
   CAPTURE(kind);

@@ -1,9 +1,12 @@
 // A COMMIT that failed: whether it happened is for the disk to say, and what follows does not
 // depend on it.
 
+#include <atomic>
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <tuple>
 
@@ -109,6 +112,28 @@ TEST_CASE_METHOD(SqliteFolder,
   CHECK(append_one(5103) == 0);
   write_contents(store.path("a"), contents(store.path("a")) + "more");
   CHECK(append_one(5104) > 0);
+}
+
+TEST_CASE_METHOD(SqliteFolder, "a delete on a full disk waits for another process' transaction") {
+  LogVfs vfs;
+  std::unique_ptr<ForeignProgram> other;
+  vfs.before_delete = [&](std::string_view path) {
+    if (other && path.ends_with("-reserve")) other->exec("BEGIN IMMEDIATE");
+  };
+  ProtocolStore store(folder.path(), {.sqlite_vfs = LogVfs::k_name});
+  store.create_at("a", 100, 200);
+  other = std::make_unique<ForeignProgram>(folder.path());
+  std::atomic<int> failures{1};
+  vfs.on_call([&](const SqliteCall& call) {
+    const bool writes_log = call.is_log && call.kind == SqliteCall::Kind::write;
+    return writes_log && failures-- > 0 ? SQLITE_FULL : SQLITE_OK;
+  });
+  const int refused = vfs.refused_locks;
+  const auto deletion = store.start((*store).delete_upload("a"));
+  vfs.refused_locks.wait(refused);
+  other->exec("ROLLBACK");
+  CHECK_FALSE(deletion->error());
+  CHECK_FALSE(store.foreign.has_row("a"));
 }
 
 TEST_CASE_METHOD(FailedCommit,
