@@ -53,8 +53,8 @@ struct AppendOptions {
 
 struct WriterOptions {
   std::optional<std::uint64_t> offset = {};  // Where the upload is expected; none: anywhere.
-  /// End whoever holds or waits for this upload here, unless `offset` is below what the holder has
-  /// committed: who comes too late to write ends nobody.
+  /// End whoever holds or waits for this upload here, but for those who have committed more than
+  /// `offset`, or expect more: who comes too late to write ends nobody.
   bool take_over = false;
   std::optional<Durability> durability = {};  // None: the storage's.
   /// With one, nothing is committed before `close`, and then only if it matches. Lives until the

@@ -17,10 +17,10 @@ bool UploadTurns::is_taken(const UploadId& id) const {
   return at != shared_.end() && at->second.turns > 0;
 }
 
-std::uint64_t UploadTurns::lowest_offset(const UploadId& id) const {
+UploadTurns::Standing UploadTurns::standing(const UploadId& id) const {
   const auto at = shared_.find(id);
   const Turn* const holder = at == shared_.end() ? nullptr : at->second.holder;
-  return holder == nullptr || holder->lowest_offset_ == nullptr ? 0 : *holder->lowest_offset_;
+  return holder == nullptr || holder->standing_ == nullptr ? Standing() : *holder->standing_;
 }
 
 void UploadTurns::note_move(const UploadId& id) {
@@ -54,50 +54,60 @@ std::uint64_t UploadTurns::Use::moves() const {
 }
 
 UploadTurns::Turn::Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over,
-                        const std::uint64_t* lowest_offset)
-    : turns_(turns),
-      id_(id),
-      on_taken_over_(std::move(on_taken_over)),
-      lowest_offset_(lowest_offset) {}
+                        const Standing* standing)
+    : turns_(turns), id_(id), on_taken_over_(std::move(on_taken_over)), standing_(standing) {}
 
-Task<void> UploadTurns::Turn::wait_for(Task<AsyncMutex::Guard> (AsyncMutex::*lock)()) {
+Task<void> UploadTurns::Turn::wait_at(Place place) {
   Shared& shared = enter();
+  auto& waiting = shared.waiting;
+  waiting.insert(place == Place::first ? waiting.begin() : waiting.end(), *this);
   try {
-    guard_ = co_await (shared.turn.*lock)();
+    Task<AsyncMutex::Guard> lock =
+        place == Place::first ? shared.turn.lock_first() : shared.turn.lock();
+    guard_ = co_await std::move(lock);
   } catch (...) {
+    waiting.erase(waiting.iterator_to(*this));
     leave();
     throw;
   }
+  waiting.erase(waiting.iterator_to(*this));
   TIDEMARK_ASSERT(shared.holder == nullptr, "one at a time has the turn");
   shared.holder = this;
 }
 
 Task<void> UploadTurns::Turn::wait() {
-  return wait_for(&AsyncMutex::lock);
+  return wait_at(Place::last);
 }
 
-Task<void> UploadTurns::Turn::take_over() {
+void UploadTurns::Turn::ask_to_end() {
+  is_taken_over_ = true;
+  if (has_turn() && on_taken_over_) on_taken_over_();
+}
+
+Task<void> UploadTurns::Turn::take_over(std::uint64_t up_to) {
   {
     const Use use(turns_, id_);
-    use.shared_.ended_below = use.shared_.next_number;
+    Shared& shared = use.shared_;
+    const auto ask = [up_to](Turn& turn) {
+      if (turn.standing_ == nullptr || turn.standing_->offset <= up_to) turn.ask_to_end();
+    };
+    for (Turn& each : shared.waiting) ask(each);
+    if (shared.holder != nullptr) ask(*shared.holder);
   }
-  ask_holder_to_end();
   co_await wait();
 }
 
 Task<void> UploadTurns::Turn::go_first() {
-  ask_holder_to_end();
-  co_await wait_for(&AsyncMutex::lock_first);
-}
-
-void UploadTurns::Turn::ask_holder_to_end() {
-  const Use use(turns_, id_);
-  Turn* const holder = use.shared_.holder;
-  if (holder == nullptr) {  // The next one has it, and learns so when it continues.
-    use.shared_.ended_below = use.shared_.next_number;
-  } else if (holder->on_taken_over_) {
-    holder->on_taken_over_();
+  {
+    const Use use(turns_, id_);
+    Shared& shared = use.shared_;
+    if (shared.holder != nullptr) {
+      shared.holder->ask_to_end();
+    } else {  // The next one has it, and learns so when it continues.
+      for (Turn& each : shared.waiting) each.ask_to_end();
+    }
   }
+  co_await wait_at(Place::first);
 }
 
 bool UploadTurns::Turn::try_take() {
@@ -129,15 +139,10 @@ void UploadTurns::Turn::end() {
   leave();
 }
 
-bool UploadTurns::Turn::is_taken_over() const {
-  return use_ && number_ < use_->shared_.ended_below;
-}
-
 UploadTurns::Shared& UploadTurns::Turn::enter() {
   TIDEMARK_ASSERT(!use_, "a turn is waited for once");
   Shared& shared = use_.emplace(turns_, id_).shared_;
   ++shared.turns;
-  number_ = shared.next_number++;
   return shared;
 }
 

@@ -8,6 +8,8 @@
 #include <optional>
 #include <unordered_map>
 
+#include <boost/intrusive/list.hpp>
+
 #include <tidemark/engine/async_mutex.hpp>
 #include <tidemark/engine/executor.hpp>
 #include <tidemark/engine/task.hpp>
@@ -34,8 +36,14 @@ class UploadTurns {
   Executor& executor() const { return executor_; }
   /// Whether anybody has the upload's turn or waits for it.
   bool is_taken(const UploadId& id) const;
-  /// The offset below which the upload cannot stand any more, as far as who has the turn tells.
-  std::uint64_t lowest_offset(const UploadId& id) const;
+  /// Where an upload stands at least, as a turn expects it or, once it has looked, knows it.
+  /// Offsets only grow: whoever expects less than another cannot write if the other can.
+  struct Standing {
+    std::uint64_t offset = 0;
+    bool is_known = false;
+  };
+  /// What tells who has the turn.
+  Standing standing(const UploadId& id) const;
   /// The committed offset has moved: lets everyone continue who waits in Use::offset_moved().
   void note_move(const UploadId& id);
 
@@ -64,13 +72,13 @@ class UploadTurns {
   /// One writer's place: it waits, has the turn, and ends, once.
   ///
   /// Lifetime: pinned while it waits or has the turn. When destroyed, its turn ends.
-  class Turn {
+  class Turn : public boost::intrusive::list_base_hook<> {
    public:
     /// `on_taken_over` is called, on the executor, when a newer turn asks this one to end while it
-    /// has the turn. It must not end the turn itself; a task that it starts may. `lowest_offset` is
-    /// what UploadTurns::lowest_offset tells meanwhile; null: 0.
+    /// has the turn. It must not end the turn itself; a task that it starts may. `standing` is the
+    /// owner's, and may change; null: nothing is expected.
     Turn(UploadTurns& turns, const UploadId& id, std::function<void()> on_taken_over = {},
-         const std::uint64_t* lowest_offset = nullptr);
+         const Standing* standing = nullptr);
     ~Turn() { end(); }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
@@ -79,8 +87,9 @@ class UploadTurns {
 
     /// Waits for the turn. Throws std::errc::operation_canceled when asked to stop before.
     Task<void> wait();
-    /// The same, after asking those who came before to end.
-    Task<void> take_over();
+    /// The same, after asking those who came before to end, but for those who expect an offset
+    /// above `up_to`.
+    Task<void> take_over(std::uint64_t up_to = UINT64_MAX);
     /// The same, after asking the present one to end, and before all who wait.
     Task<void> go_first();
     /// Takes the turn when nobody has it or waits for it; else false.
@@ -93,22 +102,24 @@ class UploadTurns {
 
     bool has_turn() const { return guard_.owns_lock(); }
     /// Whether a newer turn asked this one to end. Whoever waited learns it when its turn comes.
-    bool is_taken_over() const;
+    bool is_taken_over() const { return is_taken_over_; }
 
    private:
     friend class UploadTurns;
-    Task<void> wait_for(Task<AsyncMutex::Guard> (AsyncMutex::*lock)());
-    void ask_holder_to_end();
+    enum class Place { last, first };
+
+    Task<void> wait_at(Place place);
+    void ask_to_end();
     Shared& enter();
     void leave();
 
     UploadTurns& turns_;
     const UploadId id_;
     const std::function<void()> on_taken_over_;
-    const std::uint64_t* const lowest_offset_;
+    const Standing* const standing_;
     std::optional<Use> use_;  // From the first wait to the end.
     AsyncMutex::Guard guard_;
-    std::uint64_t number_ = 0;  // Turns of one upload count up.
+    bool is_taken_over_ = false;
   };
 
  private:
@@ -118,10 +129,9 @@ class UploadTurns {
     WaitList offset_moved;
     std::uint64_t moves = 0;
     Turn* holder = nullptr;
-    std::size_t turns = 0;  // Waiting or held.
-    std::size_t uses = 0;   // Turns among them.
-    std::uint64_t next_number = 0;
-    std::uint64_t ended_below = 0;  // Turns with a lower number were asked to end.
+    boost::intrusive::list<Turn> waiting;  // The first may have been given the mutex already.
+    std::size_t turns = 0;                 // Waiting or held.
+    std::size_t uses = 0;                  // Turns among them.
   };
 
   Executor& executor_;

@@ -25,8 +25,9 @@ WriteSession::WriteSession(StorageCore& core, const UploadId& id, const WriterOp
       options_(options),
       operation_(operation),
       limits_(limits),
+      standing_{options.offset.value_or(0)},
       turn_(
-          core.turns, id, [this] { on_taken_over(); }, &lowest_offset_) {}
+          core.turns, id, [this] { on_taken_over(); }, &standing_) {}
 
 Task<void> WriteSession::open() {
   if (options_.offset && *options_.offset > Storage::k_max_length) {
@@ -34,14 +35,15 @@ Task<void> WriteSession::open() {
   }
   const AsyncMutex::Guard step = step_.try_lock();
   TIDEMARK_ASSERT(step.owns_lock(), "a session is opened first of all");
-  const std::uint64_t lowest = core_.turns.lowest_offset(id_);
-  if (options_.take_over && options_.offset && *options_.offset < lowest) {
+  const std::uint64_t expected = options_.offset.value_or(UINT64_MAX);
+  const UploadTurns::Standing present = core_.turns.standing(id_);
+  if (options_.take_over && present.is_known && expected < present.offset) {
     // A request that comes late: it would end a newer writer, and could not write then.
     core_.count([](StorageStats& stats) { ++stats.conflicts; });
-    committed_ = written_ = lowest;
+    committed_ = written_ = present.offset;
     co_return co_await finish(AppendStatus::offset_conflict, false);
   }
-  Task<void> wait = options_.take_over ? turn_.take_over() : turn_.wait();
+  Task<void> wait = options_.take_over ? turn_.take_over(expected) : turn_.wait();
   co_await turn_.take(std::move(wait), limits_.lock_timeout, operation_);
   try {
     co_await begin();
@@ -60,7 +62,8 @@ Task<void> WriteSession::begin() {
     throw StorageError(Errc::expired, operation_, id_.view(), "");
   }
   length_ = state.length;
-  committed_ = written_ = lowest_offset_ = state.offset;
+  committed_ = written_ = state.offset;
+  standing_ = {committed_, true};
   if (taken_over_.stop_requested()) {
     co_await finish(AppendStatus::taken_over, false);
   } else if (options_.offset && *options_.offset != committed_) {
@@ -216,7 +219,7 @@ Task<void> WriteSession::commit_written() {
     co_return;
   }
   const std::uint64_t bytes = written_ - std::exchange(committed_, written_);
-  lowest_offset_ = is_complete() ? 0 : committed_;
+  standing_ = {is_complete() ? 0 : committed_, true};
   core_.count([&](StorageStats& stats) {
     ++stats.appends;
     stats.bytes_committed += bytes;

@@ -114,12 +114,12 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   const char* const operation_;
   const Limits limits_;
   std::stop_source taken_over_;
+  UploadTurns::Standing standing_;  // 0 once it is complete: then each newcomer is told so.
   UploadTurns::Turn turn_;
   AsyncMutex step_;  // A take-over or the writer's end may come while the owner's operation runs.
   bool ends_with_write_ = false;
   std::optional<std::uint64_t> length_;
   std::uint64_t committed_ = 0;
-  std::uint64_t lowest_offset_ = 0;  // That a writer may still begin at. Complete: each is told so.
   std::uint64_t written_ = 0;
   std::uint64_t answered_ = 0;  // 0: nothing ahead of the commits.
   std::uint64_t in_flight_bytes_ = 0;

@@ -111,6 +111,32 @@ Task<void> newcomers_take_over(Trace& trace) {
   CHECK(trace.order == "ef");
 }
 
+/// Takes over as one that expects `offset`; gives whether it was itself asked to end.
+Task<bool> take_over_at(Trace& trace, std::uint64_t offset) {
+  const UploadTurns::Standing standing{offset};
+  UploadTurns::Turn turn(trace.turns, "x", {}, &standing);
+  co_await turn.take_over(offset);
+  co_return turn.is_taken_over();
+}
+
+Task<void> late_newcomers_end_nobody(Trace& trace) {
+  int asked = 0;
+  bool was_taken_over = false;
+  UploadTurns::Standing standing{20, false};
+  UploadTurns::Turn held(
+      trace.turns, "x", [&] { ++asked; }, &standing);
+  co_await held.wait();
+  // Only the first reaches the holder; of those that wait, the fourth passes the third alone.
+  const auto ended =
+      co_await when_all(take_over_at(trace, 30), take_over_at(trace, 19), take_over_at(trace, 10),
+                        take_over_at(trace, 18), end_soon(held, was_taken_over));
+  CHECK(asked == 1);  // By the first.
+  CHECK_FALSE(std::get<0>(ended));
+  CHECK_FALSE(std::get<1>(ended));
+  CHECK(std::get<2>(ended));
+  CHECK_FALSE(std::get<3>(ended));
+}
+
 Task<bool> was_stopped(Task<bool> task) {
   try {
     co_await std::move(task);
@@ -184,6 +210,10 @@ TEST_CASE("a turn is tried only when nobody has it") {
 }
 TEST_CASE("a newer turn asks those before it to end") {
   run(newcomers_take_over);
+}
+
+TEST_CASE("a newer turn that expects less than others ends none of them") {
+  run(late_newcomers_end_nobody);
 }
 TEST_CASE("who waits for a turn can be stopped") {
   run(waiting_is_stopped);
