@@ -4,7 +4,6 @@
 #include <exception>
 #include <string>
 #include <system_error>
-#include <utility>
 
 #include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/sleep_for.hpp>

@@ -170,16 +170,21 @@ Awaitable<void> Service::create_final(UploadId id, const action::Create& wanted,
       throw HttpError(status::bad_request, "a part of a final upload is not a partial upload");
     }
   }
-  tidemark::Metadata metadata = wanted.metadata;
-  std::vector<UploadId> parts = wanted.concatenation.parts;
-  const bool joined = co_await tidemark::async(
-      join_parts(storage_, id, std::move(parts), std::move(metadata), max_size()), k_await);
+  const bool joined = co_await join(id, wanted.concatenation.parts, wanted.metadata);
   if (joined) co_return;
   // concatenation-unfinished: joined when somebody asks for it and its parts are complete.
   const auto given = request["Upload-Metadata"];
   std::string note = format_concat(wanted.concatenation.parts, options_.protocol.base_path) + '\n' +
                      std::string(given.data(), given.size());
   co_await tidemark::async(unfinished_.add(id, std::move(note)), k_await);
+}
+
+Awaitable<bool> Service::join(UploadId id, const std::vector<UploadId>& parts,
+                              const tidemark::Metadata& metadata) {
+  std::vector<UploadId> own_parts = parts;
+  tidemark::Metadata own_metadata = metadata;
+  co_return co_await tidemark::async(
+      join_parts(storage_, id, std::move(own_parts), std::move(own_metadata), max_size()), k_await);
 }
 
 Awaitable<std::optional<Upload>> Service::finish_final(UploadId id) {
@@ -189,13 +194,10 @@ Awaitable<std::optional<Upload>> Service::finish_final(UploadId id) {
   Upload upload{id, {}};
   upload.parts = parse_concat(note->substr(0, line), options_.protocol.base_path).parts;
   upload.metadata = parse_metadata(note->substr(line + 1));
-  std::vector<UploadId> parts = upload.parts;
-  tidemark::Metadata metadata = upload.metadata;
   bool joined = false;
   std::optional<HttpError> hopeless;
   try {
-    joined = co_await tidemark::async(
-        join_parts(storage_, id, std::move(parts), std::move(metadata), max_size()), k_await);
+    joined = co_await join(id, upload.parts, upload.metadata);
   } catch (const HttpError& error) {  // A part is gone, or they are too long.
     hopeless = error;
   }

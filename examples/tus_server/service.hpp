@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <optional>
+#include <vector>
 
 #include <tidemark/storage/sqlite_storage.hpp>
 
@@ -60,6 +61,9 @@ class Service {
                                       tidemark::UploadId id);
   Awaitable<void> create_final(tidemark::UploadId id, const action::Create& wanted,
                                const RequestHeader& request);
+  /// As join_parts; both views live until its await returns.
+  Awaitable<bool> join(tidemark::UploadId id, const std::vector<tidemark::UploadId>& parts,
+                       const tidemark::Metadata& metadata);
   Awaitable<std::optional<tidemark::Upload>> finish_final(tidemark::UploadId id);
   /// Whether the upload is complete now.
   Awaitable<bool> receive(tidemark::UploadId id, std::uint64_t offset,

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <tidemark/engine/engine.hpp>
 #include <tidemark/io/directory.hpp>
