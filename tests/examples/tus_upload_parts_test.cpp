@@ -1,6 +1,7 @@
 // tus_upload --parallel: what becomes of the parts when the server has joined them.
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstddef>
 #include <filesystem>
@@ -107,11 +108,11 @@ TEST_CASE_METHOD(PartsFixture,
                            {"--parallel", "3", file.string(), server.url()});
     client.set_value(program.pid());
     REQUIRE(program.wait().exit_code == -1);
-    const std::string whole = server.url("/files/" + std::to_string(uploads.made));
-    REQUIRE(kept().at(fingerprint_of(file)) == whole);
+    const std::string whole = kept().at(fingerprint_of(file));
 
     const ExampleResult result = send_parts(server, parallel);
     const std::vector<Request>& requests = server.stop();
+    CHECK(whole == server.url("/files/" + std::to_string(uploads.made)));
     CHECK(result.exit_code == 0);
     CHECK(result.errors.empty());
     CHECK(result.output == line_for(whole, file));
@@ -124,7 +125,7 @@ TEST_CASE_METHOD(PartsFixture,
 }
 
 TEST_CASE_METHOD(PartsFixture, "tus_upload: parts stay when the server has not joined them") {
-  bool joined = false;
+  std::atomic<bool> joined = false;
   ScriptedServer server([&](const Request& request) {
     Response response = uploads(request);
     if (!joined && request.target() == "/files/4") response.erase("Upload-Offset");
