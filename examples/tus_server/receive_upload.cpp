@@ -14,6 +14,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using tidemark::AppendResult;
+using tidemark::AppendStatus;
 using tidemark::Buffer;
 using tidemark::SQLiteStorage;
 using tidemark::Task;
@@ -48,7 +49,9 @@ Task<Written> write(SQLiteStorage& storage, UploadWriter& writer, Buffer piece, 
                     std::size_t next_piece_bytes) {
   Written written;
   written.goes_on = co_await writer.write(std::move(piece));
-  if (written.goes_on && commit) co_await writer.commit();
+  if (written.goes_on && commit) {
+    written.goes_on = (co_await writer.commit()).status == AppendStatus::committed;
+  }
   if (written.goes_on && next_piece_bytes > 0) {
     written.piece = co_await storage.buffers().acquire(next_piece_bytes);
   }
@@ -98,7 +101,8 @@ Awaitable<AppendResult> receive_upload(SQLiteStorage& storage, UploadId id, std:
       piece = Buffer();
       co_await body.wait(uncommitted > 0 ? k_commit_interval : Clock::duration::max() / 2);
       if (body.is_open() && !body.has_arrived() && uncommitted > 0) {
-        co_await tidemark::async(writer->commit(), k_await);
+        const AppendResult result = co_await tidemark::async(writer->commit(), k_await);
+        goes_on = result.status == AppendStatus::committed;
         uncommitted = 0;
         committed_at = Clock::now();
       }

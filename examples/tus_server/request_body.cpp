@@ -46,6 +46,7 @@ RequestBody::RequestBody(ClientSocket& client, RequestParser& parser, Clock::dur
 
 Awaitable<void> RequestBody::wait(Clock::duration limit) {
   if (client_waits_) co_await ask_to_continue();
+  if (client_.interrupted) state_ = State::interrupted;
   if (has_arrived() || !is_open()) co_return;
   const Clock::time_point gives_up = last_arrival_ + idle_timeout_;
   client_.deadline = std::min(Clock::now() + limit, gives_up);

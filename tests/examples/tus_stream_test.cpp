@@ -115,6 +115,31 @@ TEST_CASE("a PATCH that comes late does not end the present one") {
   CHECK(client->ask("GET", location, {}).body() == "abcdefghij");
 }
 
+TEST_CASE("a PATCH that is taken over while it commits is told at once") {
+  TusFixture tus;
+  const std::size_t committed = std::size_t{8} << 20;  // So many bytes are committed on the way.
+  const std::string location = tus.create(committed + 1);
+  ForeignProgram other(tus.folder / "data");
+  other.exec("BEGIN IMMEDIATE");
+  HttpConnection half_dead(tus.server);
+  half_dead.send(patch_header(location, 0, "Content-Length: " + std::to_string(committed + 1)));
+  half_dead.send(std::string(committed, 'x'));
+  wait_until([&] { return std::filesystem::file_size(tus.data_file(location)) == committed; });
+  const auto began = std::chrono::steady_clock::now();
+  tus.http.send("HEAD " + location + " HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n\r\n");
+  HttpConnection third(tus.server);
+  wait_until([&] {
+    const std::string metrics = third.ask("GET", "/metrics", {}).body();
+    return metrics.find("\ntidemark_take_overs_total 1\n") != std::string::npos;
+  });
+  other.exec("ROLLBACK");
+  // 503: this test took longer than the server's patience with a locked database.
+  const unsigned status = half_dead.receive().result_int();
+  CHECK((status == 409 || status == 503));
+  // It would be the idle time-out, a minute.
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(30));
+}
+
 TEST_CASE("DELETE ends the writer") {
   TusFixture tus;
   const std::string location = tus.create(10);
