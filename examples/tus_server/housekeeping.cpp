@@ -20,17 +20,19 @@ using tidemark::Task;
 
 struct House {
   Storage& storage;
-  UnfinishedFinals& unfinished;
+  FinalUploads& finals;
   const std::optional<std::chrono::seconds> expire_after;
 
   tidemark::Executor& executor() const { return storage.executor(); }
 };
 
-Task<void> sweep(Storage& storage) {
-  const tidemark::SweepReport report = co_await storage.sweep();
+Task<void> sweep(House& house) {
+  const tidemark::SweepReport report = co_await house.storage.sweep();
   for (const auto& id : report.orphan_files) log("swept", {{"file", id.view()}});
   for (const auto& id : report.orphan_rows) log("swept", {{"row", id.view()}});
   for (const auto& id : report.corrupt) log("corrupt", {{"id", id.view()}});
+  const std::size_t hopeless = co_await house.finals.remove_hopeless();
+  if (hopeless > 0) log("swept", {{"finals", hopeless}});
 }
 
 Task<void> clean_once(House& house, bool is_hourly) {
@@ -38,10 +40,10 @@ Task<void> clean_once(House& house, bool is_hourly) {
     std::size_t expired = co_await house.storage.cleanup_expired_uploads();
     if (house.expire_after) {
       const tidemark::SystemTime now = house.executor().environment().system_now();
-      expired += co_await house.unfinished.remove_older(now - *house.expire_after);
+      expired += co_await house.finals.remove_older(now - *house.expire_after);
     }
     if (expired > 0) log("expired", {{"uploads", expired}});
-    if (is_hourly) co_await sweep(house.storage);
+    if (is_hourly) co_await sweep(house);
   } catch (const std::exception& error) {
     const auto* const stopped = dynamic_cast<const std::system_error*>(&error);
     if (stopped != nullptr && tidemark::is_canceled(*stopped)) throw;
@@ -66,10 +68,10 @@ Task<void> end(tidemark::Scope& scope) {
 
 }  // namespace
 
-Housekeeping::Housekeeping(tidemark::Engine& engine, Storage& storage, UnfinishedFinals& unfinished,
+Housekeeping::Housekeeping(tidemark::Engine& engine, Storage& storage, FinalUploads& finals,
                            std::optional<std::chrono::seconds> expire_after)
     : engine_(engine), scope_(storage.executor()) {
-  scope_.spawn(keep_house({storage, unfinished, expire_after}));
+  scope_.spawn(keep_house({storage, finals, expire_after}));
 }
 
 Housekeeping::~Housekeeping() {

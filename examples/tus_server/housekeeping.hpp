@@ -7,16 +7,16 @@
 #include <tidemark/engine/scope.hpp>
 #include <tidemark/storage/storage.hpp>
 
-#include "unfinished_finals.hpp"
+#include "final_uploads.hpp"
 
 namespace tus {
 
 /// Deletes uploads that have expired, and final uploads whose parts did not come within
-/// `expire_after`, each minute, and what a crash left behind, each hour, until it is destroyed. Not
-/// to be destroyed by an engine's thread.
+/// `expire_after`, each minute, and what a crash left behind or can never be joined, each hour,
+/// until it is destroyed. Not to be destroyed by an engine's thread.
 class Housekeeping {
  public:
-  Housekeeping(tidemark::Engine& engine, tidemark::Storage& storage, UnfinishedFinals& unfinished,
+  Housekeeping(tidemark::Engine& engine, tidemark::Storage& storage, FinalUploads& finals,
                std::optional<std::chrono::seconds> expire_after);
   ~Housekeeping();
   Housekeeping(const Housekeeping&) = delete;

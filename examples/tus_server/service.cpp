@@ -38,26 +38,6 @@ Task<std::optional<Upload>> settle_upload(SQLiteStorage& storage, UploadId id) {
   co_return co_await storage.get_upload(id);
 }
 
-/// Makes a final upload, if all its parts are complete. False: one is not.
-Task<bool> join_parts(SQLiteStorage& storage, UploadId id, std::vector<UploadId> parts,
-                      tidemark::Metadata metadata, std::uint64_t max_size) {
-  std::uint64_t size = 0;
-  bool all_complete = true;
-  for (const UploadId& part : parts) {
-    const std::optional<Upload> upload = co_await storage.get_upload(part);
-    if (!upload) throw HttpError(status::not_found, "a part of the final upload is not there");
-    all_complete = all_complete && upload->completed;
-    const std::uint64_t length = upload->length.value_or(upload->offset);
-    if (length > max_size - size) {
-      throw HttpError(status::payload_too_large, "the parts together are above Tus-Max-Size");
-    }
-    size += length;
-  }
-  if (!all_complete) co_return false;
-  co_await storage.concatenate(id, std::move(parts), std::move(metadata));
-  co_return true;
-}
-
 /// What became of the body, where the result of the writer does not say it.
 void check_body(const RequestBody& body) {
   switch (body.state()) {
@@ -170,46 +150,15 @@ Awaitable<void> Service::create_final(UploadId id, const action::Create& wanted,
       throw HttpError(status::bad_request, "a part of a final upload is not a partial upload");
     }
   }
-  const bool joined = co_await join(id, wanted.concatenation.parts, wanted.metadata);
-  if (joined) co_return;
-  // concatenation-unfinished: joined when somebody asks for it and its parts are complete.
+  std::vector<UploadId> parts = wanted.concatenation.parts;
   const auto given = request["Upload-Metadata"];
-  std::string note = format_concat(wanted.concatenation.parts, options_.protocol.base_path) + '\n' +
-                     std::string(given.data(), given.size());
-  co_await tidemark::async(unfinished_.add(id, std::move(note)), k_await);
-}
-
-Awaitable<bool> Service::join(UploadId id, const std::vector<UploadId>& parts,
-                              const tidemark::Metadata& metadata) {
-  std::vector<UploadId> own_parts = parts;
-  tidemark::Metadata own_metadata = metadata;
-  co_return co_await tidemark::async(
-      join_parts(storage_, id, std::move(own_parts), std::move(own_metadata), max_size()), k_await);
-}
-
-Awaitable<std::optional<Upload>> Service::finish_final(UploadId id) {
-  const std::optional<std::string> note = co_await tidemark::async(unfinished_.find(id), k_await);
-  if (!note) co_return std::nullopt;
-  const std::size_t line = note->find('\n');
-  Upload upload{id, {}};
-  upload.parts = parse_concat(note->substr(0, line), options_.protocol.base_path).parts;
-  upload.metadata = parse_metadata(note->substr(line + 1));
-  bool joined = false;
-  std::optional<HttpError> hopeless;
-  try {
-    joined = co_await join(id, upload.parts, upload.metadata);
-  } catch (const HttpError& error) {  // A part is gone, or they are too long.
-    hopeless = error;
-  }
-  if (!joined && !hopeless) co_return upload;
-  co_await tidemark::async(unfinished_.remove(id), k_await);
-  if (hopeless) throw *hopeless;
-  co_return co_await tidemark::async(storage_.get_upload(id), k_await);
+  std::string metadata(given.data(), given.size());
+  co_await tidemark::async(finals_.create(id, std::move(parts), std::move(metadata)), k_await);
 }
 
 Awaitable<Upload> Service::find_by(Task<std::optional<Upload>> look, UploadId id) {
   std::optional<Upload> upload = co_await tidemark::async(std::move(look), k_await);
-  if (!upload) upload = co_await finish_final(id);
+  if (!upload) upload = co_await tidemark::async(finals_.find(id), k_await);
   if (!upload) throw HttpError(status::not_found, "there is no such upload");
   co_return *std::move(upload);
 }
@@ -251,6 +200,7 @@ Awaitable<bool> Service::receive_first(UploadId id, const action::Create& wanted
     co_return co_await receive(id, 0, wanted.checksum, wanted.checksum_follows, exchange, response);
   }
   const bool is_empty = co_await exchange.body.is_empty();
+  check_body(exchange.body);
   if (!is_empty) throw HttpError(status::payload_too_large, "the upload has no bytes");
   response.set("Upload-Offset", "0");
   co_return true;
@@ -294,6 +244,7 @@ Awaitable<Response> Service::answer(const action::Append& wanted, Exchange excha
     }
     // A client that did not hear the last answer asks once more.
     const bool is_empty = co_await exchange.body.is_empty();
+    check_body(exchange.body);
     if (!is_empty) throw HttpError(status::payload_too_large, "the upload is complete");
     response.set("Upload-Offset", std::to_string(upload.offset));
   }
@@ -307,7 +258,7 @@ Awaitable<Response> Service::answer(const action::TellOffset& wanted, Exchange /
 }
 
 Awaitable<Response> Service::answer(const action::Terminate& wanted, Exchange /*exchange*/) {
-  const bool was_unfinished = co_await tidemark::async(unfinished_.remove(wanted.id), k_await);
+  const bool was_unfinished = co_await tidemark::async(finals_.remove(wanted.id), k_await);
   if (!was_unfinished) co_await find(wanted.id);  // Else there is nothing to delete.
   co_await tidemark::async(storage_.delete_upload(wanted.id), k_await);
   co_return make_response(status::no_content);

@@ -6,10 +6,10 @@
 
 #include <tidemark/storage/sqlite_storage.hpp>
 
+#include "final_uploads.hpp"
 #include "metrics.hpp"
 #include "protocol.hpp"
 #include "receive_upload.hpp"
-#include "unfinished_finals.hpp"
 
 namespace tus {
 
@@ -29,8 +29,8 @@ class Service {
     std::optional<std::chrono::seconds> expire_after = {};
   };
 
-  Service(tidemark::SQLiteStorage& storage, UnfinishedFinals& unfinished, Options options)
-      : storage_(storage), unfinished_(unfinished), options_(std::move(options)) {}
+  Service(tidemark::SQLiteStorage& storage, FinalUploads& finals, Options options)
+      : storage_(storage), finals_(finals), options_(std::move(options)) {}
 
   Awaitable<Response> answer(const action::Capabilities& wanted, Exchange exchange);
   Awaitable<Response> answer(const action::Create& wanted, Exchange exchange);
@@ -51,20 +51,13 @@ class Service {
   Counters counters;
 
  private:
-  std::uint64_t max_size() const {
-    return options_.protocol.max_size.value_or(tidemark::Storage::k_max_length);
-  }
   /// The same, after the present writer has ended.
   Awaitable<tidemark::Upload> settle(tidemark::UploadId id);
-  /// What `look` gives, else the final upload that was still to be joined.
+  /// What `look` gives, else the final upload that is still to be joined.
   Awaitable<tidemark::Upload> find_by(tidemark::Task<std::optional<tidemark::Upload>> look,
                                       tidemark::UploadId id);
   Awaitable<void> create_final(tidemark::UploadId id, const action::Create& wanted,
                                const RequestHeader& request);
-  /// As join_parts; both views live until its await returns.
-  Awaitable<bool> join(tidemark::UploadId id, const std::vector<tidemark::UploadId>& parts,
-                       const tidemark::Metadata& metadata);
-  Awaitable<std::optional<tidemark::Upload>> finish_final(tidemark::UploadId id);
   /// Whether the upload is complete now.
   Awaitable<bool> receive(tidemark::UploadId id, std::uint64_t offset,
                           const std::optional<ExpectedDigest>& checksum, bool checksum_follows,
@@ -75,7 +68,7 @@ class Service {
   Awaitable<void> tell_length(const action::Append& wanted);
 
   tidemark::SQLiteStorage& storage_;
-  UnfinishedFinals& unfinished_;
+  FinalUploads& finals_;
   const Options options_;
 };
 
