@@ -12,7 +12,9 @@ enum class Durability {
   /// Data, then row, both stable before the answer. Completion is always so, but with `none`.
   full,
   /// Answered once written; data and then row are made stable in the background, within 8 MiB or
-  /// 1 s. A crash may take an upload back, never leave an offset ahead of its bytes.
+  /// 1 s. A crash may take an upload back, never leave an offset ahead of its bytes; so may a full
+  /// disk, or a database that another process keeps locked for longer than `commit_timeout`.
+  /// An upload of deferred length is written as with `full`.
   ordered,
   /// Nothing is synced: for tests and for folders that do not survive a restart in any case. A
   /// storage opened so never syncs its database, whatever an operation asks for.

@@ -129,8 +129,11 @@ std::filesystem::path SQLiteStorage::get_file_path(UploadId id) const {
 }
 
 Task<UploadPage> SQLiteStorage::list_uploads(std::optional<UploadId> after, std::size_t limit) {
+  const auto ahead = tails_->offsets();  // A tail may be settled after its row was read.
   UploadPage page = co_await run("list", std::nullopt, detail::list(*store_, after, limit));
   for (Upload& upload : page.uploads) {
+    const auto before = ahead.find(upload.id);
+    if (before != ahead.end()) upload.offset = std::max(upload.offset, before->second);
     upload.offset = std::max(upload.offset, tails_->offset_of(upload.id).value_or(0));
   }
   co_return page;
@@ -139,6 +142,7 @@ Task<UploadPage> SQLiteStorage::list_uploads(std::optional<UploadId> after, std:
 Task<AppendResult> SQLiteStorage::append(UploadId id, std::uint64_t offset,
                                          std::span<const std::byte> bytes, AppendOptions options) {
   refuse_if_closing("append", id);
+  const Store::Running running(*store_);
   const Durability durability = options.durability.value_or(store_->options.durability);
   if (durability == Durability::ordered && options.checksum == nullptr) {
     try {
@@ -156,8 +160,14 @@ Task<AppendResult> SQLiteStorage::append(UploadId id, std::uint64_t offset,
 
 Task<std::unique_ptr<UploadWriter>> SQLiteStorage::open_writer(UploadId id, WriterOptions options) {
   refuse_if_closing("write", id);
+  const Store::Running running(*store_);
   if (!tails_->empty()) co_await tails_->settle(id);
   co_return co_await Storage::open_writer(id, options);
+}
+
+Task<std::uint64_t> SQLiteStorage::wait_for_offset(UploadId id, std::uint64_t beyond) {
+  const Store::Running running(*store_);  // When it closes, the next look ends this.
+  co_return co_await Storage::wait_for_offset(id, beyond);
 }
 
 std::shared_ptr<detail::WriteSession> SQLiteStorage::make_session(const UploadId& id,
@@ -179,7 +189,7 @@ Task<std::size_t> SQLiteStorage::read_at(UploadId id, std::uint64_t offset,
 Task<void> SQLiteStorage::concatenate(UploadId id, std::vector<UploadId> parts, Metadata metadata) {
   detail::NewUpload upload = detail::new_row(*store_, id, std::nullopt, metadata, std::nullopt);
   upload.parts = std::move(parts);
-  if (!tails_->empty()) co_await tails_->settle_all();
+  for (const UploadId& part : upload.parts) co_await tails_->settle(part);
   co_await run("concatenate", id, detail::join_files(*store_, std::move(upload)));
 }
 

@@ -69,6 +69,7 @@ class SQLiteStorage final : public Storage {
   Task<AppendResult> append(UploadId id, std::uint64_t offset, std::span<const std::byte> bytes,
                             AppendOptions options = {}) override;
   Task<std::unique_ptr<UploadWriter>> open_writer(UploadId id, WriterOptions options = {}) override;
+  Task<std::uint64_t> wait_for_offset(UploadId id, std::uint64_t beyond) override;
   Task<std::unique_ptr<UploadReader>> open_reader(UploadId id) override;
   Task<std::size_t> read_at(UploadId id, std::uint64_t offset, std::span<std::byte> bytes) override;
   /// At most 512 different parts, whose blocks are shared where the file system can.

@@ -160,9 +160,9 @@ class Storage {
   virtual Task<void> backup(std::filesystem::path path);
   /// Any thread.
   virtual StorageStats stats() const;
-  /// Once, at the end: begin no operation after it. Waits for operations that run, which their own
-  /// time-outs bound, and for writers that were destroyed and not closed; what of these still runs
-  /// after `grace` is asked to stop, and waited for.
+  /// Once, at the end, when no writer or reader is left: begin no operation after it. Waits for
+  /// operations that run, which their own time-outs bound, and for writers that were destroyed and
+  /// not closed; what of these still runs after `grace` is asked to stop, and waited for.
   virtual Task<void> close(std::chrono::nanoseconds grace);
 
  protected:

@@ -25,6 +25,16 @@ std::exception_ptr replaced_error() {
       StorageError(Errc::corrupt, "commit", "", "the database file was replaced or removed"));
 }
 
+bool is_full(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const SqliteError& failure) {
+    return failure.errc() == Errc::no_space;
+  } catch (...) {
+    return false;
+  }
+}
+
 /// Makes the log empty. False when another connection is in the way. Throws SqliteError.
 bool checkpoint(Database& database, int mode) {
   const int code = sqlite3_wal_checkpoint_v2(database.handle(), "main", mode, nullptr, nullptr);
@@ -76,10 +86,12 @@ std::chrono::nanoseconds CommitThread::turn() {
       give_up(now);
       return k_busy_pause;
     }
-    done = commit_group();
+    commit_group();
   } catch (...) {
-    fail_group(std::current_exception());
+    const std::exception_ptr failure = std::current_exception();
     roll_back();
+    done = deletes_only_ || !is_full(failure) || !keep_deletes(failure);
+    if (done) fail_group(failure);
   }
   deletes_only_ = !done;
   if (done) answer(group_);
@@ -126,32 +138,20 @@ void CommitThread::give_up(TimePoint now) {
   answer(late);
 }
 
-bool CommitThread::commit_group() {
-  if (rows_->has_moved()) {
-    roll_back();
-    fail_group(replaced_error());
-    return true;
-  }
-  try {
-    note_other_writers();
-    for (DatabaseRequest& request : group_) execute(request);
-    commit();
-  } catch (const SqliteError& error) {
-    const std::exception_ptr failure = std::current_exception();
-    roll_back();
-    const bool is_full = error.primary_code() == SQLITE_FULL && !deletes_only_;
-    if (is_full && keep_deletes(failure)) return false;
-    fail_group(failure);
-  }
+void CommitThread::commit_group() {
+  if (rows_->has_moved()) std::rethrow_exception(replaced_error());
+  note_other_writers();
+  for (DatabaseRequest& request : group_) execute(request);
+  commit();
   ++groups_;
   if (log_bytes_ < checkpoint_at_bytes_ - k_checkpoint_bytes) {  // The log has begun again.
     checkpoint_at_bytes_ = k_checkpoint_bytes;
   }
-  if (log_bytes_ >= checkpoint_at_bytes_) {
+  // The reserve that was given up is set aside again after a checkpoint.
+  if (log_bytes_ >= checkpoint_at_bytes_ || std::exchange(reserve_given_up_, false)) {
     checkpoint_at_bytes_ = log_bytes_ + k_checkpoint_bytes;
     options_.want_checkpoint();
   }
-  return true;
 }
 
 void CommitThread::execute(DatabaseRequest& request) {
@@ -190,6 +190,7 @@ bool CommitThread::keep_deletes(const std::exception_ptr& failure) {
   }
   const bool has_room = !group_.empty() && options_.release_reserve();
   if (has_room) {
+    reserve_given_up_ = true;
     for (DatabaseRequest& request : others) request.error = failure;
     answer(others);
   } else {

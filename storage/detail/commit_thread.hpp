@@ -70,8 +70,7 @@ class CommitThread {
   bool prepare_log();
   /// Answers what has waited for too long.
   void give_up(TimePoint now);
-  /// False: what frees space is still in the group, and next to be tried.
-  bool commit_group();
+  void commit_group();
   void execute(DatabaseRequest& request);
   void commit();
   void roll_back();
@@ -91,6 +90,7 @@ class CommitThread {
   RequestQueue queue_;
   RequestList group_;                        // Of the present transaction.
   bool deletes_only_ = false;                // The disk is full, and the reserve is for these.
+  bool reserve_given_up_ = false;            // And not asked for again yet.
   TimePoint not_before_ = TimePoint::min();  // The write lock is left free until then.
   std::int64_t data_version_ = 0;
   TimePoint others_seen_at_ = TimePoint::min();

@@ -112,21 +112,18 @@ Task<FileLock> make_file(Store& store, UploadId id, const char* operation) {
   const std::optional<UploadState> taken = co_await store.find_state(id);
   if (taken) throw StorageError(Errc::already_exists, operation, id.view(), "");
   // O_EXCL would say no more: a file without a row is a leftover, and one with a row is found out
-  // under its lock.
+  // under its lock, which another process may have had since.
   while (true) {
     FileLock lock =
         co_await lock_file(store, id, Directory::Open::always, store.lock_deadline(), operation);
     const FileStatus status = co_await lock.file().status();
-    if (status.size == 0 && status.links == 1) co_return lock;
-    const std::optional<UploadState> row = co_await store.settle(id, Store::Next::write);
+    const bool is_new = status.size == 0 && status.links == 1;
+    Task<std::optional<UploadState>> look =
+        is_new ? store.find_state(id) : store.settle(id, Store::Next::write);
+    const std::optional<UploadState> row = co_await std::move(look);
     if (row) throw StorageError(Errc::already_exists, operation, id.view(), "");
-    if (status.links == 1) {
-      co_await lock.file().truncate(0);
-      // Nothing may follow that syncs it: an upload of no bytes is complete.
-      if (store.options.durability != Durability::none) co_await lock.file().sync_data();
-      co_return lock;
-    }
-    // A release was cut short: under its other name the file is the application's.
+    if (is_new) co_return lock;
+    // A leftover, which a reader may still have open, or the application by another name.
     co_await store.folder.unlink(id.c_str());
     co_await lock.close();
   }

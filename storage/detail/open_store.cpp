@@ -26,7 +26,7 @@ constexpr std::chrono::nanoseconds k_busy_pause = 5ms;
   throw StorageError(code, k_operation, "", "'" + path.string() + "': " + why);
 }
 
-/// False: it is new, and may not be; nothing was made.
+/// False: it is new, and may not be; it stays empty.
 bool make_database(const StorageOptions& options, bool may_be_new) {
   Database database = open_connection(options, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
   if (sqlite3_db_readonly(database.handle(), "main") == 1) {

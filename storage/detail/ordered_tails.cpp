@@ -60,7 +60,9 @@ Task<std::optional<AppendResult>> OrderedTails::append_to(TailPtr tail, std::uin
   }
   if (error && session.has_ended()) forget(*tail);
   if (error) std::rethrow_exception(error);
-  if (session.has_ended() || session.is_complete()) co_return co_await end(*tail);
+  if (session.has_ended() || session.is_complete() || !session.length_is_known()) {
+    co_return co_await end(*tail);
+  }
   session.note_answered();
   store_.core.turns.note_move(tail->id);
   const bool many = tails_.size() > k_max_tails;
@@ -123,10 +125,19 @@ std::optional<std::uint64_t> OrderedTails::offset_of(const UploadId& id) const {
   return session->answered_offset();
 }
 
+std::unordered_map<UploadId, std::uint64_t> OrderedTails::offsets() const {
+  std::unordered_map<UploadId, std::uint64_t> all;
+  for (const auto& [id, tail] : tails_) {
+    if (const auto offset = offset_of(id)) all.emplace(id, *offset);
+  }
+  return all;
+}
+
 Task<void> OrderedTails::settle(UploadId id) {
   const auto at = tails_.find(id);
   if (at == tails_.end()) co_return;
   const TailPtr tail = at->second;
+  if (!tail->session) co_return;  // Its first append still waits, and has answered nothing.
   try {
     co_await without_stop(settle_tail(*this, tail));
   } catch (const std::exception& error) {  // What is asked for next meets what is wrong.

@@ -28,10 +28,14 @@ class OrderedTails {
   explicit OrderedTails(Store& store) : store_(store) {}
   Executor& executor() const { return store_.executor(); }
 
-  /// As Storage::append, without a checksum. A completing append is settled before the answer.
+  /// As Storage::append, without a checksum. An append that completes the upload is settled before
+  /// the answer, and one of a deferred length: another process may tell a length below its end.
   Task<AppendResult> append(UploadId id, std::uint64_t offset, std::span<const std::byte> bytes);
   /// The offset that was answered, while it may be ahead of the row.
   std::optional<std::uint64_t> offset_of(const UploadId& id) const;
+
+  /// All of these.
+  std::unordered_map<UploadId, std::uint64_t> offsets() const;
 
   bool empty() const { return tails_.empty(); }
   Task<void> settle(UploadId id);

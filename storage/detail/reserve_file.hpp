@@ -13,7 +13,8 @@ namespace tidemark::detail {
 /// Thread safety: any thread. Errors: none; without the file there is just no reserve.
 class ReserveFile {
  public:
-  static constexpr int k_bytes = 1 << 20;
+  /// Room for what a checkpoint adds to the database, whose log has 4 MiB most of the time.
+  static constexpr int k_bytes = 5 << 20;
 
   /// `vfs` is a registered name, or null for the default.
   ReserveFile(const std::string& database_path, const char* vfs);

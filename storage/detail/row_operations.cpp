@@ -119,9 +119,11 @@ Task<void> set_length(Store& store, UploadId id, std::uint64_t length) {
   if (is_set) co_return;
   Hold hold(store, id, k_operation);
   const UploadState state = co_await hold.take();
+  if (state.length) fail(Errc::invalid_argument, k_operation, id, "it is known already");
+  if (length < state.offset) fail(Errc::invalid_argument, k_operation, id, "below the offset");
   if (hold.upload.status().size > length) {
     co_await hold.upload.settle();
-    co_await hold.upload.file().truncate(std::max(length, state.offset));
+    co_await hold.upload.file().truncate(length);
     hold.upload.wrote(0, false);
   }
   if (store.options.durability != Durability::none) co_await hold.upload.make_stable();
@@ -192,7 +194,13 @@ Task<bool> move_offset(Store& store, UploadId id, std::uint64_t expected, std::u
   const std::optional<UploadState> row = co_await store.find_state(id);
   if (!row || row->offset != expected) co_return false;
   Hold hold(store, id, k_operation);
-  const UploadState state = co_await hold.take();
+  UploadState state;
+  try {
+    state = co_await hold.take();
+  } catch (const StorageError& error) {
+    if (error.code() != Errc::not_found) throw;
+    co_return false;  // Deleted since.
+  }
   if (state.offset != expected) co_return false;
   if (next == expected) co_return true;
   co_return co_await commit_chunks(hold, id, state, next);

@@ -110,7 +110,10 @@ Task<SweepReport> sweep(Store& store, SweepOptions options) {
     throw StorageError(Errc::corrupt, k_operation, "",
                        "the upload folder is not the one that was opened");
   }
-  Sweep sweep{store, options, store.environment().system_now() - options.min_age};
+  const SystemTime now = store.environment().system_now();
+  const auto age = std::clamp(options.min_age, std::chrono::seconds(0),
+                              std::chrono::floor<std::chrono::seconds>(now.time_since_epoch()));
+  Sweep sweep{store, options, now - age};
   co_await sweep_files(sweep);
   co_await sweep_rows(sweep);
   co_return std::move(sweep.report);

@@ -18,16 +18,31 @@ Task<void> wait_for_turn(WaitList& list) {
 Task<void> SyncGroup::sync(File& file, std::uint64_t seen) {
   Member self{file, seen};
   waiting_.push_back(&self);
-  if (running_) co_await without_stop(wait_for_turn(self.turn));
-  if (!self.done) co_await lead();
+  if (running_) {
+    try {
+      co_await without_stop(wait_for_turn(self.turn));
+    } catch (...) {  // There is no memory to wait.
+      std::erase(waiting_, &self);
+      throw;
+    }
+  }
+  if (!self.done) {
+    running_ = true;
+    std::swap(round_, waiting_);
+    const std::uint64_t failures = failures_;
+    std::exception_ptr error;
+    try {
+      co_await sync_round();
+    } catch (...) {  // There is no memory to begin. Those who wait must be told.
+      error = std::current_exception();
+    }
+    end_round(failures, error);
+  }
   TIDEMARK_ASSERT(self.done, "a round covers everyone who waited for it");
   if (self.error) std::rethrow_exception(self.error);
 }
 
-Task<void> SyncGroup::lead() {
-  running_ = true;
-  std::swap(round_, waiting_);
-  const std::uint64_t failures = failures_;
+Task<void> SyncGroup::sync_round() {
   if (round_.size() >= k_many) {
     co_await sync_all();
   } else if (round_.size() == 1) {
@@ -37,7 +52,11 @@ Task<void> SyncGroup::lead() {
     for (Member* member : round_) tasks.push_back(sync_one(executor(), *member));
     co_await without_stop(when_all(std::move(tasks)));
   }
+}
+
+void SyncGroup::end_round(std::uint64_t failures, const std::exception_ptr& error) {
   for (Member* member : round_) {
+    if (!member->error) member->error = error;
     const bool lost_before = member->seen != failures && !member->error;
     if (lost_before) {
       member->error = std::make_exception_ptr(
@@ -58,6 +77,9 @@ Task<void> SyncGroup::sync_all() {
   std::exception_ptr error;
   try {
     co_await folder_.sync_filesystem();
+    // XFS tells the disk to write its cache down only when its log has news, and it has none of
+    // bytes that were written over others; after this it was told.
+    co_await round_.front()->file.sync_data();
   } catch (...) {
     error = std::current_exception();
     ++failures_;

@@ -40,7 +40,9 @@ class SyncGroup {
     WaitList turn = {};  // To be done, or to lead the next round.
   };
 
-  Task<void> lead();
+  Task<void> sync_round();
+  /// `failures`, of before the round; `error`, of those that have none of their own.
+  void end_round(std::uint64_t failures, const std::exception_ptr& error);
   Task<void> sync_all();
   static Task<void> sync_one(Executor& executor, Member& member);
 

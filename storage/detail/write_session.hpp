@@ -59,6 +59,7 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
 
   bool has_ended() const { return result_ || failure_; }
   bool is_complete() const { return length_ && written_ >= *length_; }
+  bool length_is_known() const { return length_.has_value(); }
   std::uint64_t uncommitted_bytes() const { return written_ - committed_; }
   /// What was acknowledged, committed or not.
   std::uint64_t answered_offset() const { return std::max(answered_, committed_); }

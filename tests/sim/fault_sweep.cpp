@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include <tidemark/engine/when_all.hpp>
+
 #include "allocations.hpp"
 #include "judge.hpp"
 #include "server.hpp"
@@ -53,10 +55,20 @@ Task<void> set_up(Executor&, Service service) {
   }
   co_await create(storage, "open", std::nullopt);
   co_await append(storage, "open", 0, k_begin);
+  co_await create(storage, "known", k_length);
+  co_await create(storage, "other", k_length);
   co_await create(storage, "old", k_length);
   co_await storage.set_expiry("old", service.process.system_now() - std::chrono::hours(1));
   co_await service.urls.set_url("kept", "http://host/kept");
   co_await service.urls.set_url("unwanted", "http://host/unwanted");
+}
+
+Task<void> append_three(Executor&, Service service) {
+  std::vector<Task<void>> tasks;
+  tasks.push_back(append(service.storage, "open", k_begin, 9000));
+  tasks.push_back(append(service.storage, "known", 0, 9000));
+  tasks.push_back(append(service.storage, "other", 0, 9000));
+  co_await when_all(std::move(tasks));
 }
 
 Task<void> write_some(Executor&, Service service) {
@@ -162,10 +174,10 @@ const Case k_cases[] = {
      [](Executor&, Service s) { return append(s.storage, "open", k_begin, 16384); },
      [](Executor&, Service s) { return expect(s, "open", 16384, std::nullopt); }},
     {"ordered append",
-     [](Executor&, Service s) {
-       return append(s.storage, "open", k_begin, 9000, Durability::ordered);
-     },
-     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
+     [](Executor&, Service s) { return append(s.storage, "known", 0, 9000, Durability::ordered); },
+     [](Executor&, Service s) { return expect(s, "known", 9000, k_length); }},
+    {"appends at once", append_three,
+     [](Executor&, Service s) { return expect(s, "other", 9000, k_length); }},
     {"write", write_some,
      [](Executor&, Service s) { return expect(s, "open", 11'000, std::nullopt); }},
     {"chunks", write_chunks,

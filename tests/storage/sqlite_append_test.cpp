@@ -290,9 +290,24 @@ TEST_CASE_METHOD(ProtocolFixture, "a file that a create makes empty is so after 
       return operation.kind == kind && operation.name == "a";
     });
   };
-  REQUIRE(find(Operation::Kind::truncate) != all.end());
-  REQUIRE(find(Operation::Kind::sync) != all.end());
-  CHECK(find(Operation::Kind::truncate) < find(Operation::Kind::sync));
+  // Another file, whose name is stable before its row: the leftover's bytes come back with neither.
+  REQUIRE(find(Operation::Kind::unlink) != all.end());
+  CHECK(std::any_of(find(Operation::Kind::unlink), all.end(), [](const LoggedOperation& operation) {
+    return operation.kind == Operation::Kind::sync && operation.name != "a";
+  }));
+  check_upload("a", 0);
+}
+
+TEST_CASE_METHOD(ProtocolFixture, "a reader of a file that was left over sees none of the next") {
+  create("a", 10);
+  CHECK(append("a", 0, 5) == committed(5));
+  const std::unique_ptr<UploadReader> reader = wait((**this).open_reader("a"));
+  foreign.exec("DELETE FROM uploads WHERE upload_id = 'a'");
+  create("a", 10);
+  CHECK(wait(append_test_bytes(**this, "a", 2, 0, 10)) == committed(10, true));
+  Bytes bytes(5);
+  CHECK(wait(reader->read_at(0, bytes)) == 5);
+  CHECK(bytes == test_bytes(1, 0, 5));
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "A5: a commit that lost its compare answers the true offset") {

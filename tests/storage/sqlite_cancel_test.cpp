@@ -148,6 +148,20 @@ TEST_CASE_METHOD(ProtocolFixture, "a writer is destroyed at any step of its end"
   CHECK(step > 3);
 }
 
+TEST_CASE_METHOD(ProtocolFixture, "a storage closes after who waits for an offset or an upload") {
+  create("a", 10);
+  create("b", 10);
+  std::unique_ptr<UploadWriter> writer = wait((**this).open_writer("b"));
+  const auto waiting = start((**this).wait_for_offset("a", 0));
+  const auto second = start((**this).append("b", 0, {}));
+  const auto closing = start((**this).close(60s));
+  writer.reset();
+  closing->get();
+  close();
+  CHECK(waiting->error() == Errc::shutting_down);
+  CHECK(second->get() == committed(0));
+}
+
 TEST_CASE_METHOD(ProtocolFixture, "a storage is closed while a destroyed writer ends") {
   std::uint64_t step = 1;
   for (bool held = true; held; ++step) {

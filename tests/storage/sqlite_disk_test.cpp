@@ -164,6 +164,34 @@ TEST_CASE("many uploads on a full disk lose nothing and can all be deleted") {
   store.check_and_finish("after", 0, 10);
 }
 
+TEST_CASE("deletes go on after a commit that failed on a full disk, while the database must grow") {
+  const LoopFilesystem disk(64);
+  if (!disk.mounted()) {
+    WARN("not shown: it takes the right to mount a file system");
+    return;
+  }
+  SqliteStore store(disk.path(), {.min_free_bytes = 0});
+  std::vector<UploadId> ids;
+  for (int i = 0; i < 40; ++i) {
+    ids.emplace_back("u" + std::to_string(i));
+    store.wait(store->create_upload(ids.back(), 100, metadata_of(60'000)));
+  }
+  fill_disk(disk.path());
+  const bool delete_first = GENERATE(false, true);
+  const auto fail_one = [&] {
+    return error_of(store->executor(), store->set_metadata(ids.back(), metadata_of(60'001)));
+  };
+  if (!delete_first) {
+    while (fail_one() != Errc::no_space) {  // Until the log has no place.
+    }
+  }
+  for (const UploadId& id : ids) {
+    CAPTURE(id.view());
+    CHECK_FALSE(error_of(store->executor(), store->delete_upload(id)));
+  }
+  CHECK(fs::is_empty(disk.path() / "uploads"));
+}
+
 TEST_CASE("what is expired or orphaned leaves a full disk") {
   const LoopFilesystem disk(48);
   if (!disk.mounted()) {

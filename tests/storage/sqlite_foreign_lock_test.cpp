@@ -240,9 +240,61 @@ TEST_CASE_METHOD(Held, "a create that fails leaves what another process made mea
   waits.wait();
   CHECK(foreign.does("create b 900"));
   other.unlock();
-  CHECK(creating.get() == Errc::quota_exceeded);
+  CHECK(creating.get() == Errc::already_exists);
   CHECK(fs::exists(path));
   CHECK(look_up(store, "b").length == 900);
+}
+
+TEST_CASE_METHOD(Held, "nothing is written into an upload that another process made meanwhile") {
+  SqliteStore store(folder.path());
+  store.wait(store->create_upload("part", 0, Metadata()));
+  const fs::path path = folder / "uploads" / "b";
+  PlainFile other(path, O_RDWR | O_CREAT);
+  other.lock();
+  OperationEvent waits = waits_for_lock(store.environment);
+  const bool joins = GENERATE(false, true);
+  auto making = in_background([&] {
+    if (joins) return error_of(store->executor(), store->concatenate("b", {"part"}, Metadata()));
+    return error_of(store->executor(), store->create_upload("b", 600, Metadata()));
+  });
+  waits.wait();
+  CHECK(foreign.does("create b 0"));
+  other.unlock();
+  CHECK(making.get() == Errc::already_exists);
+  struct stat status {};
+  REQUIRE(::stat(path.c_str(), &status) == 0);
+  CHECK(status.st_size == 0);
+  CHECK(status.st_blocks == 0);
+}
+
+TEST_CASE_METHOD(Held, "an offset is not moved in an upload that was deleted meanwhile") {
+  SqliteStore store(folder.path());
+  REQUIRE(foreign.does("lock a"));
+  OperationEvent waits = waits_for_lock(store.environment);
+  auto moving =
+      in_background([&] { return store.wait(store->update_offset_atomic("a", 100, 100)); });
+  waits.wait();
+  ForeignProgram(folder.path()).exec("DELETE FROM uploads WHERE upload_id = 'a'");
+  fs::remove(path());
+  CHECK(foreign.does("unlock a"));
+  CHECK_FALSE(moving.get());
+}
+
+TEST_CASE_METHOD(Held, "a length that another process told is not overruled") {
+  SqliteStore store(folder.path());
+  store.wait(store->create_upload("b", std::nullopt, Metadata()));
+  CHECK(append(store, "b", 0, k_ours, 5) == committed(5));
+  REQUIRE(foreign.does("lock b"));
+  OperationEvent waits = waits_for_lock(store.environment);
+  auto telling =
+      in_background([&] { return error_of(store->executor(), store->set_length("b", 5)); });
+  waits.wait();
+  const fs::path path = folder / "uploads" / "b";
+  write_contents(path, contents(path) + "later");  // Of the other process.
+  ForeignProgram(folder.path()).exec("UPDATE uploads SET upload_length = 10 WHERE upload_id = 'b'");
+  CHECK(foreign.does("unlock b"));
+  CHECK(telling.get() == Errc::invalid_argument);
+  CHECK(fs::file_size(path) == 10);
 }
 
 TEST_CASE_METHOD(Held, "a delete removes no file that it has not locked") {

@@ -24,6 +24,7 @@ using Kind = Operation::Kind;
 namespace {
 
 constexpr std::size_t k_mib = std::size_t{1} << 20;
+constexpr std::uint64_t k_length = 64 * k_mib;
 constexpr AppendOptions k_ordered{.durability = Durability::ordered};
 
 Fault hold_stable(const Operation& operation, std::uint64_t) {
@@ -59,7 +60,6 @@ constexpr Operations k_settling[] = {
      [](SQLiteStorage& s) -> Task<void> {
        co_await append_test_bytes(s, "a", 1, 100, 0, {.durability = Durability::full});
      }},
-    {"set_length", [](SQLiteStorage& s) -> Task<void> { co_await s.set_length("a", 1000); }},
     {"update_offset", [](SQLiteStorage& s) -> Task<void> { co_await s.update_offset("a", 100); }},
     {"update_offset_atomic",
      [](SQLiteStorage& s) -> Task<void> { co_await s.update_offset_atomic("a", 100, 100); }},
@@ -81,7 +81,7 @@ constexpr Operations k_settling[] = {
 TEST_CASE_METHOD(OrderedFixture,
                  "ordered: answered before any sync, and kept locked until the row") {
   const std::size_t size = GENERATE(as<std::size_t>{}, 100, k_mib + 5);
-  create("a", std::nullopt);
+  create("a", k_length);
   const OperationLog log(environment, &hold_stable);
   CHECK(append("a", 0, size, k_ordered) == committed(size));
   CHECK(append("a", size, size, k_ordered) == committed(2 * size));
@@ -114,7 +114,7 @@ TEST_CASE_METHOD(OrderedFixture,
 TEST_CASE_METHOD(OrderedFixture, "ordered: another operation settles first") {
   for (const Operations& operation : k_settling) {
     DYNAMIC_SECTION(operation.name) {
-      create("a", std::nullopt);
+      create("a", k_length);
       CHECK(append("a", 0, 100, k_ordered) == committed(100));
       CHECK(in_row("a") == 0);
       wait(operation.run(**this));
@@ -129,7 +129,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: another operation settles first") {
 
 TEST_CASE_METHOD(OrderedFixture, "ordered: a delete, a read and a cleanup find what was answered") {
   environment.slow_down();
-  create("a", std::nullopt);
+  create("a", k_length);
   append("a", 0, 100, k_ordered);
   SECTION("delete") {
     wait((**this).delete_upload("a"));
@@ -175,9 +175,29 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: completion is full") {
   CHECK(std::filesystem::file_size(path("a")) == 2000);
 }
 
+TEST_CASE_METHOD(OrderedFixture, "ordered: full while another process may tell the length") {
+  create("a", std::nullopt);
+  CHECK(append("a", 0, 100, k_ordered) == committed(100));
+  CHECK(in_row("a") == 100);
+  CHECK_FALSE(is_locked(path("a")));
+  wait((**this).set_length("a", 1000));
+  CHECK(append("a", 100, 100, k_ordered) == committed(200));
+  CHECK(in_row("a") == 100);
+}
+
+TEST_CASE_METHOD(OrderedFixture, "ordered: nobody waits for an append that has answered nothing") {
+  create("a", k_length);
+  PlainFile other(path("a"));
+  other.lock();
+  const auto appending = start(append_test_bytes(**this, "a", 1, 0, 100, k_ordered));
+  CHECK(wait((**this).read_file("a", 100)).empty());
+  other.unlock();
+  CHECK(appending->get() == committed(100));
+}
+
 TEST_CASE_METHOD(OrderedFixture, "ordered: settled after 8 MiB") {
   environment.slow_down();
-  create("a", std::nullopt);
+  create("a", k_length);
   std::uint64_t offset = 0;
   for (; offset < 8 * k_mib; offset += k_mib) {
     CHECK(in_row("a") == 0);
@@ -188,7 +208,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: settled after 8 MiB") {
 }
 
 TEST_CASE_METHOD(OrderedFixture, "ordered: settled after a second") {
-  create("a", std::nullopt);
+  create("a", k_length);
   CHECK(append("a", 0, 100, k_ordered) == committed(100));
   environment.seconds_ahead = 1;
   wake();
@@ -218,7 +238,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: a settling that failed answers the tr
 }
 
 TEST_CASE_METHOD(OrderedFixture, "ordered: an append that fails takes back nothing answered") {
-  create("a", std::nullopt);
+  create("a", k_length);
   CHECK(append("a", 0, 100, k_ordered) == committed(100));
   environment.on_submit(first_of(Kind::write, "a", 1, Fault::answer(-ENOSPC)));
   CHECK(append_error("a", 100, 100, k_ordered) == Errc::no_space);
@@ -244,7 +264,7 @@ TEST_CASE_METHOD(OrderedFixture,
 }
 
 TEST_CASE_METHOD(OrderedFixture, "ordered: an append that is stopped tells what is true") {
-  create("a", std::nullopt);
+  create("a", k_length);
   CHECK(append("a", 0, 100, k_ordered) == committed(100));
   environment.on_submit(first_of(Kind::write, "a", 1, Fault::hold()));
   const auto running = start_append("a", 100, 3 * k_mib, k_ordered);
@@ -261,7 +281,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: an append that is stopped tells what 
 }
 
 TEST_CASE_METHOD(OrderedFixture, "ordered: a newer writer takes over") {
-  create("a", std::nullopt);
+  create("a", k_length);
   CHECK(append("a", 0, 100, k_ordered) == committed(100));
   std::unique_ptr<UploadWriter> first = wait((**this).open_writer("a"));
   CHECK(first->offset() == 100);
@@ -279,7 +299,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: a checksum is asked before anything i
     void update(std::span<const std::byte>) override {}
     bool matches() override { return false; }
   };
-  create("a", std::nullopt);
+  create("a", k_length);
   CHECK(append("a", 0, 100, k_ordered) == committed(100));
   Refusal refusal;
   CHECK(append("a", 100, 100, {.durability = Durability::ordered, .checksum = &refusal}) ==
@@ -292,7 +312,7 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: many uploads, and the storage closes 
   environment.slow_down();
   for (int i = 0; i < 50; ++i) {
     const UploadId id("u" + std::to_string(i));
-    create(id, std::nullopt);
+    create(id, k_length);
     for (std::uint64_t offset = 0; offset < 300; offset += 100) {
       REQUIRE(append(id, offset, 100, k_ordered) == committed(offset + 100));
     }
@@ -330,7 +350,7 @@ TEST_CASE_METHOD(SqliteFolder, "none: nothing is ever synced") {
 }
 
 TEST_CASE_METHOD(OrderedFixture, "none: one append of many is not synced, and the next one is") {
-  create("a", std::nullopt);
+  create("a", k_length);
   const OperationLog log(environment);
   CHECK(append("a", 0, 100, {.durability = Durability::none}) == committed(100));
   CHECK(log.whole_syncs("a") == 0);

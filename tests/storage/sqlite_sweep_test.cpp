@@ -87,6 +87,13 @@ Task<void> back_up(Storage& storage, fs::path path, bool& done, std::uint64_t& o
 
 }  // namespace
 
+TEST_CASE_METHOD(SweepFixture, "nothing is as old as the greatest age, and nothing is too young") {
+  make_file("file", 24h);
+  CHECK(sweep({.min_age = std::chrono::seconds::max()}).orphan_files.empty());
+  CHECK(has_file("file"));
+  CHECK(sweep({.min_age = std::chrono::seconds::min()}).orphan_files == Ids{"file"});
+}
+
 TEST_CASE_METHOD(SweepFixture, "a sweep removes files without rows, and rows without files") {
   create_at("good", 5, 10);
   create("empty", 10);
