@@ -71,6 +71,14 @@ void settle_size(File& file) {
   file.pending = std::move(left);
 }
 
+/// Makes stable what is in the disk's cache.
+void settle_cached(File& file) {
+  std::erase_if(file.pending, [&](const Change& change) {
+    if (change.is_cached) apply(file.stable, change);
+    return change.is_cached;
+  });
+}
+
 /// Takes the bytes from `begin` to `end` out of what is pending: newer ones are stable there.
 void supersede(std::vector<Change>& pending, std::uint64_t begin, std::uint64_t end) {
   std::vector<Change> left;
@@ -81,9 +89,12 @@ void supersede(std::vector<Change>& pending, std::uint64_t begin, std::uint64_t 
       continue;
     }
     if (change.offset < begin) {
-      left.push_back({false, change.offset, change.bytes.substr(0, begin - change.offset)});
+      left.push_back(
+          {false, change.offset, change.bytes.substr(0, begin - change.offset), change.is_cached});
     }
-    if (end < change_end) left.push_back({false, end, change.bytes.substr(end - change.offset)});
+    if (end < change_end) {
+      left.push_back({false, end, change.bytes.substr(end - change.offset), change.is_cached});
+    }
   }
   pending = std::move(left);
 }
@@ -174,6 +185,13 @@ void Disk::truncate(File& file, std::uint64_t size) {
 void Disk::sync(File& file) {
   for (const Change& change : file.pending) sim::apply(file.stable, change);
   file.pending.clear();
+  flush();
+}
+
+void Disk::flush() {
+  for (const auto& each : files_) {
+    if (const FilePtr file = each.lock()) settle_cached(*file);
+  }
 }
 
 void Disk::sync_folder(const std::string& folder) {
@@ -182,18 +200,27 @@ void Disk::sync_folder(const std::string& folder) {
     apply(stable_names_, change);
     return true;
   });
+  flush();
 }
 
 void Disk::sync_all() {
   std::erase_if(files_, [](const std::weak_ptr<File>& file) { return file.expired(); });
+  bool must_flush = !pending_names_.empty();
   for (const auto& each : files_) {
-    if (const FilePtr file = each.lock()) sync(*file);
+    const FilePtr file = each.lock();
+    if (file == nullptr) continue;
+    for (Change& change : file->pending) {
+      change.is_cached = true;
+      must_flush |= change.is_truncation || change.end() > file->stable.size();
+    }
   }
+  if (must_flush) flush();
   stable_names_ = names_;
   pending_names_.clear();
 }
 
 void Disk::lose_pending(File& file, Random& random) {
+  settle_cached(file);  // The kernel does not hold it any more.
   settle_size(file);
   apply_by_chance(file.stable, file.pending, random);
   file.pending.clear();

@@ -18,6 +18,9 @@ struct Change {
   bool is_truncation = false;
   std::uint64_t offset = 0;  // Of a truncation: the new size.
   std::string bytes;
+  bool is_cached = false;  // Written to the disk, which may forget it until it is told to flush.
+
+  std::uint64_t end() const { return offset + bytes.size(); }
 };
 
 /// A file or a folder. `now` is what programs see, `stable` what the next power cut leaves when it
@@ -63,6 +66,7 @@ class Disk {
 
   void sync(File& file);
   void sync_folder(const std::string& folder);
+  /// As XFS does it: the disk is told to flush only when a name or a size has changed.
   void sync_all();
   /// What a sync that fails does: dirty pages count as clean, whether they reached the disk or not.
   void lose_pending(File& file, Random& random);
@@ -77,6 +81,8 @@ class Disk {
     std::vector<std::pair<std::string, FilePtr>> names;  // Null: the name goes.
   };
 
+  /// Each sync of a file or a folder ends with it.
+  void flush();
   void change_names(NameChange change);
   static void apply(std::map<std::string, FilePtr>& names, const NameChange& change);
 
