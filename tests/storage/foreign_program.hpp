@@ -38,6 +38,8 @@ class PlainFile {
     const ssize_t written = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     check(written == static_cast<ssize_t>(bytes.size()), "pwrite");
   }
+  void sync() { check(::fsync(fd_) == 0, "fsync"); }
+  void sync_filesystem() { check(::syncfs(fd_) == 0, "syncfs"); }
   /// Blocks until nobody else has it.
   void lock() { check(::flock(fd_, LOCK_EX) == 0, "flock"); }
   bool try_lock() { return ::flock(fd_, LOCK_EX | LOCK_NB) == 0; }
