@@ -64,6 +64,14 @@ Task<Buffer> read_piece(SQLiteStorage& storage, UploadReader& reader, std::uint6
   co_return piece;
 }
 
+/// The beginning of `text` as a log takes it, which is UTF-8.
+std::string for_log(std::string text, std::size_t most) {
+  text.resize(std::min(text.size(), most));
+  const auto is_strange = [](char c) { return static_cast<unsigned char>(c) >= 0x80; };
+  std::replace_if(text.begin(), text.end(), is_strange, '?');
+  return text;
+}
+
 bool has_body(const Response& response) {
   return response.result() != status::no_content && response.result() != status::not_modified;
 }
@@ -271,8 +279,8 @@ void Connection::count(const RequestHeader& request, http::status status, Clock:
   const http::verb method = request.method();
   if (code < 300 && (method == http::verb::patch || method == http::verb::get)) return;
   const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began);
-  log("request", {{"method", std::string(request.method_string())},
-                  {"target", std::string(request.target().substr(0, 200))},
+  log("request", {{"method", for_log(request.method_string(), 20)},
+                  {"target", for_log(request.target(), 200)},
                   {"status", code},
                   {"us", took.count()}});
 }

@@ -1,11 +1,13 @@
 #include "log.hpp"
 
 #include <chrono>
+#include <mutex>
 #include <poll.h>
 #include <string>
 #include <unistd.h>
 
 #include <boost/json/serialize.hpp>
+#include <climits>
 
 #include "header_values.hpp"
 
@@ -21,7 +23,10 @@ void log(std::string_view event, const boost::json::object& facts) {
   line["event"] = event;
   for (const auto& fact : facts) line[fact.key()] = fact.value();
   const std::string text = boost::json::serialize(line) + '\n';
-  // A log that nobody reads stops no upload.
+  // A log that nobody reads stops no upload: a pipe that can be written has room for so much, once.
+  if (text.size() > PIPE_BUF) return log(event);
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   pollfd end{STDERR_FILENO, POLLOUT, 0};
   if (::poll(&end, 1, 0) != 1 || (end.revents & POLLOUT) == 0) return;
   // One write, so that the lines of several threads and processes do not mix.

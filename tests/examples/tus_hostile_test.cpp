@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fcntl.h>
 #include <fstream>
 #include <memory>
 #include <string>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <vector>
 
 #include "../catch.hpp"
@@ -194,6 +196,29 @@ TEST_CASE("a log whose reader has gone stops no server") {
   for (int i = 0; i < 100; ++i) {
     REQUIRE(http.ask("GET", "/files/unknown", {}).result_int() == 404);  // Each is a line.
   }
+}
+
+TEST_CASE("a log that nobody reads stops no server, whatever is asked") {
+  TemporaryFolder folder;
+  const std::string log = folder / "log";
+  REQUIRE(::mkfifo(log.c_str(), 0600) == 0);
+  const int reader = ::open(log.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  REQUIRE(::fcntl(reader, F_SETPIPE_SZ, 4096) == 4096);
+  const auto server =
+      TusServer::under(folder.path(), "/bin/bash", {"-c", R"(exec "$0" "$@" 2> log)"});
+  const auto told = [&] {
+    std::string text(4096, ' ');
+    text.resize(std::max<ssize_t>(::read(reader, text.data(), text.size()), 0));
+    return text;
+  };
+  told();
+  HttpConnection http(server);
+  http.send(std::string(20'000, 'M') + " / HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(http.receive().result_int() == 405);
+  CHECK(told().find("\"method\":\"MMMMMMMMMMMMMMMMMMMM\",\"target\":\"/\"") != std::string::npos);
+  CHECK(http.ask("GET", "/\xff\xc3\"" + std::string(20'000, '"'), {}).result_int() == 404);
+  CHECK(told().find(R"("target":"/??\"\")") != std::string::npos);
+  ::close(reader);
 }
 
 TEST_CASE("metadata cannot write headers") {
