@@ -48,12 +48,13 @@ Awaitable<void> RequestBody::wait(Clock::duration limit) {
   if (client_waits_) co_await ask_to_continue();
   if (client_.interrupted) state_ = State::interrupted;
   if (has_arrived() || !is_open()) co_return;
-  const Clock::time_point gives_up = last_arrival_ + idle_timeout_;
-  client_.deadline = std::min(Clock::now() + limit, gives_up);
+  const Clock::time_point began = Clock::now();
+  client_.deadline = began + std::min(limit, idle_timeout_ - waited_);
   boost::system::error_code error;
   co_await client_.socket.async_wait(Socket::wait_read, asio::redirect_error(k_await, error));
   readable_ = !error;
-  const bool timed_out = error == asio::error::operation_aborted && Clock::now() >= gives_up;
+  waited_ += Clock::now() - began;
+  const bool timed_out = error == asio::error::operation_aborted && waited_ >= idle_timeout_;
   if (client_.interrupted) {
     state_ = State::interrupted;
   } else if (timed_out) {
@@ -76,10 +77,11 @@ Awaitable<std::size_t> RequestBody::receive(std::span<std::byte> piece) {
   if (client_.interrupted) state_ = State::interrupted;
   if (!is_open()) co_return 0;
   readable_ = false;
+  const Clock::time_point began = Clock::now();
   client_.set_time_limit(k_hold);
   const std::size_t size =
       announced_ ? co_await receive_known(piece) : co_await receive_chunks(piece);
-  if (size > 0) last_arrival_ = Clock::now();
+  waited_ = size > 0 ? Clock::duration::zero() : waited_ + (Clock::now() - began);
   if (client_.interrupted && is_open()) state_ = State::interrupted;
   const bool fast = size == piece.size();
   starved_ = is_open() && !fast;

@@ -68,7 +68,8 @@ class RequestBody {
   bool client_waits_;      // For "100 Continue".
   bool starved_ = false;   // What was received is too little to go on with.
   bool readable_ = false;  // The socket is, if only to say that the client has gone.
-  Clock::time_point last_arrival_ = Clock::now();
+  // For the client since its last byte; what the server itself needs is not the client's idleness.
+  Clock::duration waited_{};
 };
 
 }  // namespace tus

@@ -12,6 +12,7 @@
 
 #include "../catch.hpp"
 #include "../sanitizers.hpp"
+#include "../storage/foreign_program.hpp"
 #include "tus_fixture.hpp"
 
 using namespace tidemark;
@@ -132,6 +133,32 @@ TEST_CASE("a body that stalls is cut off and what arrived is kept") {
   CHECK(http.has_ended());
   HttpConnection other(tus.server);
   CHECK(field(other.ask("HEAD", location, {{"Tus-Resumable", "1.0.0"}}), "Upload-Offset") == "3");
+}
+
+TEST_CASE("a client is not cut off for what the server waited") {
+  TusFixture tus({"--idle-timeout", "1"});
+  const std::string location = tus.create(3);
+  PlainFile other(tus.data_file(location));
+  other.lock();
+  HttpConnection client(tus.server);
+  client.send(patch_header(location, 0, "Expect: 100-continue\r\nContent-Length: 3"));
+  for (int i = 0; i < 2; ++i) CHECK(HttpConnection(tus.server).has_ended());  // 1 s each.
+  const auto began = std::chrono::steady_clock::now();
+  other.unlock();
+  CHECK(client.receive().result_int() == 100);
+  CHECK(client.receive().result_int() == 408);
+  CHECK(std::chrono::steady_clock::now() - began >= std::chrono::seconds(1));
+}
+
+TEST_CASE("a body of nothing but the beginnings of chunks is cut off") {
+  TusFixture tus({"--idle-timeout", "1"});
+  HttpConnection client(tus.server);
+  client.send(patch_header(tus.create(3), 0, "Transfer-Encoding: chunked") + "3;x");
+  while (client.socket().available() == 0) {
+    client.send("x");
+    ::usleep(100'000);  // It is being slow that is tested.
+  }
+  CHECK(client.receive().result_int() == 408);
 }
 
 TEST_CASE("what is no HTTP is refused") {
