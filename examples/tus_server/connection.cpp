@@ -241,7 +241,8 @@ Awaitable<bool> Connection::send_content(const action::GetContent& wanted,
 /// While the client is waited for, it holds no memory of the storage.
 Awaitable<bool> Connection::send_bytes(UploadReader& reader, ByteRange range) {
   const std::uint64_t end = range.last + 1;
-  for (std::uint64_t offset = range.first; offset < end;) {
+  std::uint64_t offset = range.first;
+  while (offset < end && !client_->interrupted) {
     boost::system::error_code error;
     client_->set_time_limit(limits_.idle_timeout);
     co_await client_->socket.async_wait(Socket::wait_write, asio::redirect_error(k_await, error));
@@ -256,7 +257,7 @@ Awaitable<bool> Connection::send_bytes(UploadReader& reader, ByteRange range) {
     offset += size;
     service_.counters.bytes_sent += size;
   }
-  co_return true;
+  co_return offset == end;
 }
 
 /// Reads on for a moment, since a socket that is closed with unread bytes takes the answer back.

@@ -1,5 +1,7 @@
 // The tus server's uploads as others read them: their content, and the list of them.
 
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <unistd.h>
@@ -8,6 +10,7 @@
 #include <boost/asio/read.hpp>
 
 #include "../catch.hpp"
+#include "../storage/foreign_program.hpp"
 #include "tus_fixture.hpp"
 
 using namespace tidemark;
@@ -128,6 +131,26 @@ TEST_CASE("content that cannot be read to its end is cut off, without an answer 
   const std::string rest = reader.rest();
   CHECK(rest.size() < k_large);
   CHECK(rest.find("HTTP/") == rest.npos);
+}
+
+TEST_CASE("SIGTERM ends content, however fast it is read") {
+  TusFixture tus;
+  const std::string location = tus.create(1);
+  REQUIRE(tus.patch(location, 0, "x").result_int() == 204);
+  constexpr std::uint64_t k_endless = std::uint64_t{1} << 40;  // A hole.
+  std::filesystem::resize_file(tus.data_file(location), k_endless);
+  const std::string size = std::to_string(k_endless);
+  ForeignProgram(tus.folder / "data")
+      .exec("UPDATE uploads SET upload_length = " + size + ", offset = " + size);
+  SlowReader reader(tus.server, location);
+  const auto began = std::chrono::steady_clock::now();
+  ::kill(tus.server.pid(), SIGTERM);
+  std::string piece(std::size_t{1} << 20, ' ');
+  boost::system::error_code end;
+  while (!end) reader.http.socket().read_some(boost::asio::buffer(piece), end);
+  // What still runs is interrupted after 2 s, and what that does not end is dropped after 4 s.
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(4));
+  CHECK(tus.server.program().wait().exit_code == 0);
 }
 
 TEST_CASE("uploads are listed page by page") {
