@@ -2,7 +2,8 @@
 //
 // Its first line on standard output is `listening on http://HOST:PORT/files/`; what it does is told
 // on standard error, a line of JSON each. SIGTERM and SIGINT end it within 5 s: requests commit
-// what arrived. Exits with 0 then, 1 when it could not work, 2 when it was called wrongly.
+// what arrived. Exits with 0 then, 1 when it could not work, 2 when it was called wrongly. Where a
+// disk or another process holds a commit up, SIGALRM ends it in time.
 
 #include <csignal>
 #include <cstdio>

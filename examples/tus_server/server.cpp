@@ -3,6 +3,7 @@
 #include <csignal>
 #include <stdexcept>
 #include <string_view>
+#include <sys/time.h>
 #include <utility>
 
 #include <boost/asio/bind_executor.hpp>
@@ -23,6 +24,8 @@ using Timer = asio::basic_waitable_timer<Clock, asio::wait_traits<Clock>, IoExec
 
 // Of the 5 s in which the server leaves: what ends by itself, then what was cut off.
 constexpr Clock::duration k_patience = 2s;
+// Then SIGALRM ends the process: the storage keeps its promises wherever it is killed.
+constexpr itimerval k_last_moment{{}, {4, 800'000}};
 
 }  // namespace
 
@@ -79,6 +82,7 @@ void Server::run() {
   }
   front_->signals.async_wait([this](const boost::system::error_code& error, int signal) {
     if (error) return;
+    ::setitimer(ITIMER_REAL, &k_last_moment, nullptr);
     log("leaving", {{"signal", signal}});
     asio::co_spawn(front_->context, leave(), asio::detached);
   });

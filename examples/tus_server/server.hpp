@@ -31,7 +31,8 @@ class Server {
 
   std::uint16_t port() const { return port_; }
 
-  /// Serves until SIGTERM or SIGINT; then lets requests end, and cuts off what takes too long.
+  /// Serves until SIGTERM or SIGINT; then lets requests end, and cuts off what takes too long. From
+  /// the signal on the process has 4.8 s: SIGALRM ends it then.
   void run();
 
  private:

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "../catch.hpp"
+#include "../sanitizers.hpp"
 #include "../storage/foreign_program.hpp"
 #include "tus_fixture.hpp"
 
@@ -212,6 +213,23 @@ TEST_CASE("SIGTERM ends a server that waits for a locked database") {
   // It promises 5 s; the storage's own patience would be 30 s.
   CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(15));
   other.exec("ROLLBACK");
+}
+
+TEST_CASE("SIGTERM ends a server whose disk does not end a sync") {
+  // A ring's syncs are the kernel's own, and a sanitizer wants to be loaded first.
+  if (driver_kind() != DriverKind::threads || k_address_sanitizer || k_thread_sanitizer) return;
+  TemporaryFolder folder;
+  const std::string stuck = std::string(TIDEMARK_TEST_PROGRAMS_DIR) + "/stuck_sync.so";
+  auto server = TusServer::under(folder.path(), "/usr/bin/env", {"LD_PRELOAD=" + stuck});
+  HttpConnection http(server);
+  const Fields length{{"Tus-Resumable", "1.0.0"}, {"Upload-Length", "777777"}};
+  const std::string location = field(http.ask("POST", "/files/", length), "Location");
+  http.send(patch_header(location, 0, "Content-Length: 777777") + std::string(777'777, 'x'));
+  wait_until([&] {
+    return std::filesystem::file_size(folder / "data" / "uploads" / location.substr(7)) == 777'777;
+  });
+  ::kill(server.pid(), SIGTERM);
+  CHECK(server.program().wait().exit_code == -1);
 }
 
 TEST_CASE("a server that was killed goes on where it was") {
