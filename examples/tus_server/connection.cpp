@@ -157,7 +157,8 @@ Awaitable<bool> Connection::read_header(RequestParser& parser) {
 Awaitable<bool> Connection::answer_one(RequestParser& parser) {
   const RequestHeader& request = parser.get();
   RequestBody body(*client_, parser, limits_.idle_timeout);
-  const bool wants_to_stay = parser.get().keep_alive();
+  // The answers are of HTTP/1.1, and would have to tell an older client that it may stay.
+  const bool wants_to_stay = request.version() >= 11 && parser.get().keep_alive();
   const bool sent = co_await answer(request, body, wants_to_stay);
   if (!sent) co_return false;
   if (body.state() == RequestBody::State::complete) co_return wants_to_stay && !leaving_;

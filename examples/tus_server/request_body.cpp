@@ -40,7 +40,8 @@ RequestBody::RequestBody(ClientSocket& client, RequestParser& parser, Clock::dur
       idle_timeout_(idle_timeout),
       announced_(announced(parser)),
       left_(announced_.value_or(0)),
-      client_waits_(boost::iequals(parser.get()[http::field::expect], "100-continue")) {
+      client_waits_(parser.get().version() >= 11 &&
+                    boost::iequals(parser.get()[http::field::expect], "100-continue")) {
   if (announced_ == 0U) state_ = State::complete;
 }
 

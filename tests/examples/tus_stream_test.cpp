@@ -162,6 +162,22 @@ TEST_CASE("a client may wait to be asked for the body") {
   CHECK(tus.http.receive().result_int() == 409);  // Before it sent a byte.
 }
 
+TEST_CASE("a client of HTTP/1.0 is asked for nothing, and does not stay") {
+  TusFixture tus;
+  const std::string location = tus.create(3);
+  std::string header = patch_header(
+      location, 0, "Connection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: 3");
+  header.replace(header.find("1.1"), 3, "1.0");
+  HttpConnection client(tus.server);
+  client.send(header + "ab");
+  wait_until([&] { return tus.row(location) == 2; });  // The server waits for more.
+  client.send("c");
+  const HttpResponse answer = client.receive();
+  CHECK(answer.result_int() == 204);
+  CHECK(field(answer, "Connection") == "close");
+  CHECK(client.has_ended());
+}
+
 TEST_CASE("requests may be sent without waiting for answers") {
   TusFixture tus;
   const std::string location = tus.create(6);
