@@ -261,9 +261,10 @@ Awaitable<bool> Connection::send_bytes(UploadReader& reader, ByteRange range) {
   co_return offset == end;
 }
 
-/// Reads on for a moment, since a socket that is closed with unread bytes takes the answer back.
+/// Reads on for a moment, since a socket that is closed with unread bytes takes the answer back, and
+/// many clients write all of a request before they read.
 Awaitable<void> Connection::linger() {
-  constexpr std::size_t k_most_bytes = std::size_t{1} << 20;
+  constexpr std::size_t k_most_bytes = std::size_t{32} << 20;
   boost::system::error_code error;
   client_->socket.shutdown(Socket::shutdown_send, error);
   client_->set_time_limit(std::chrono::milliseconds(leaving_ ? 200 : 2000));

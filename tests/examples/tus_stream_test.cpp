@@ -189,6 +189,14 @@ TEST_CASE("requests may be sent without waiting for answers") {
   CHECK(tus.http.receive().body() == "abcdef");
 }
 
+TEST_CASE("a client that writes all before it reads hears why it was refused") {
+  TusFixture tus;
+  constexpr std::size_t k_body = std::size_t{24} << 20;
+  const std::string location = tus.create(k_body);
+  CHECK(tus.patch(location, 1, std::string(k_body, 'x')).result_int() == 409);
+  CHECK(tus.http.has_ended());
+}
+
 TEST_CASE("a body that is longer than the upload is refused") {
   TusFixture tus;
   const std::string location = tus.create(100'000);
