@@ -261,8 +261,8 @@ Awaitable<bool> Connection::send_bytes(UploadReader& reader, ByteRange range) {
   co_return offset == end;
 }
 
-/// Reads on for a moment, since a socket that is closed with unread bytes takes the answer back, and
-/// many clients write all of a request before they read.
+/// Reads on for a moment, since a socket that is closed with unread bytes takes the answer back,
+/// and many clients write all of a request before they read.
 Awaitable<void> Connection::linger() {
   constexpr std::size_t k_most_bytes = std::size_t{32} << 20;
   boost::system::error_code error;

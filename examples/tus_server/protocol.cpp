@@ -196,14 +196,22 @@ Action interpret_other(verb method, std::string_view path) {
   return action::GetPage{std::string(path)};
 }
 
+/// Whether the client has what `tag` names: a list, perhaps of weak tags and on several lines.
+bool is_known(const RequestHeader& request, const std::string& tag) {
+  const auto [first, last] = request.equal_range(field::if_none_match);
+  return std::any_of(first, last, [&](const auto& line) {
+    return line.value() == "*" || line.value().find(tag) != line.value().npos;
+  });
+}
+
 }  // namespace
 
 Action interpret(const RequestHeader& request, const ProtocolOptions& options) {
-  const verb method = method_of(request);
-  if (method == verb::options) return action::Capabilities{};
   if (request.version() >= 11 && request.count(field::host) != 1) {
     throw HttpError(status::bad_request, "Host must stand there once");
   }
+  const verb method = method_of(request);
+  if (method == verb::options) return action::Capabilities{};
   const std::string_view target = path_of({request.target().data(), request.target().size()});
   const std::string_view path = target.substr(0, target.find('?'));
   const bool is_base =
@@ -294,8 +302,7 @@ Content describe_content(const RequestHeader& request, const action::GetContent&
   header.set(field::etag, tag);
   header.set(field::accept_ranges, "bytes");
   header.set(field::cache_control, upload.completed ? "private, no-cache" : "no-store");
-  const auto known = value_of(request, "If-None-Match");  // A list, perhaps of weak tags.
-  if (upload.completed && known && (*known == "*" || known->find(tag) != known->npos)) {
+  if (upload.completed && is_known(request, tag)) {
     header.result(status::not_modified);
     return content;
   }

@@ -72,6 +72,7 @@ TEST_CASE("the content is given in ranges") {
   CHECK(beyond.result_int() == 416);
   CHECK(field(beyond, "Content-Range") == "bytes */10");
   CHECK(get({{"If-None-Match", "\"other\", W/" + tag}}).result_int() == 304);
+  CHECK(get({{"If-None-Match", "\"other\""}, {"If-None-Match", tag}}).result_int() == 304);
   CHECK(get({{"If-None-Match", "*"}}).result_int() == 304);
   CHECK(get({{"If-None-Match", "\"other\""}}).result_int() == 200);
   // A range is of GET alone.
