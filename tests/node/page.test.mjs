@@ -91,6 +91,21 @@ test('the page goes on after the server was killed', { timeout }, async (t) => {
   await finish(page, server, file);
 });
 
+test('uploads that wait for their next try let others send', { timeout }, async (t) => {
+  const { page } = await prepare(t);
+  const name = (route) => atob(route.request().headers()['upload-metadata'].match(/ ([^,]+)/)[1]);
+  await page.route('**/files/', (route) =>
+    name(route).startsWith('bad') ? route.fulfill({ status: 503 }) : route.continue(),
+  );
+  const names = ['bad1', 'bad2', 'bad3', 'good'];
+  await page.setInputFiles(
+    '#file-input',
+    names.map((one) => ({ name: one, mimeType: '', buffer: Buffer.from(one) })),
+  );
+  await page.locator('[data-upload][data-name=good][data-state=done]').waitFor();
+  assert.equal(await page.locator('[data-upload][data-state=failed]').count(), 0);
+});
+
 test('the page cancels, and the server forgets', { timeout }, async (t) => {
   const { server, tap, page } = await prepare(t);
   await beginHalf(t, tap, page, 35);

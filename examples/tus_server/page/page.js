@@ -12,6 +12,7 @@ import {
   newRow,
   removeFromServer,
   removeRow,
+  retryAll,
   setText,
   Upload,
   uploads,
@@ -184,7 +185,7 @@ byId('next-page').addEventListener('click', () => {
 });
 
 document.addEventListener('visibilitychange', poll);
-window.addEventListener('online', () => uploads.forEach((upload) => upload.wake?.()));
+window.addEventListener('online', retryAll);
 
 // Another tab has finished or cancelled an upload.
 window.addEventListener('storage', ({ key, newValue }) => {

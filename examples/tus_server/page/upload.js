@@ -253,6 +253,11 @@ export class Upload {
     useStorage((storage) => storage.removeItem(MEMORY_PREFIX + this.fingerprint));
   }
 
+  // It wants to send, and what it waited for between two tries is over.
+  get isDue() {
+    return this.state === 'waiting' && (this.wake ? this.retryAt === 0 : !this.running);
+  }
+
   run() {
     this.running = true;
     this.control = new AbortController();
@@ -352,7 +357,10 @@ export class Upload {
     this.retryAt = performance.now() + seconds * 1000;
     this.onWay = 0;
     await new Promise((resolve) => {
-      const timer = setTimeout(() => this.wake?.(), seconds * 1000);
+      const timer = setTimeout(() => {
+        this.retryAt = 0;
+        startWaiting();
+      }, seconds * 1000);
       this.wake = () => {
         clearTimeout(timer);
         this.wake = null;
@@ -360,6 +368,7 @@ export class Upload {
       };
       signal.addEventListener('abort', () => this.wake?.(), { once: true });
       this.setState('waiting', reason);
+      startWaiting();
     });
   }
 
@@ -404,8 +413,16 @@ export class Upload {
   }
 }
 
+// Who waits between two tries lets others send.
 function startWaiting() {
-  const free = MOST_SENDERS - uploads.filter((upload) => upload.running).length;
-  const waiting = uploads.filter((upload) => upload.state === 'waiting' && !upload.running);
-  for (const upload of waiting.slice(0, Math.max(free, 0))) upload.run();
+  const free = MOST_SENDERS - uploads.filter((upload) => upload.running && !upload.wake).length;
+  for (const upload of uploads.filter(({ isDue }) => isDue).slice(0, Math.max(free, 0))) {
+    if (upload.wake) upload.wake();
+    else upload.run();
+  }
+}
+
+export function retryAll() {
+  for (const upload of uploads) upload.retryAt = 0;
+  startWaiting();
 }
