@@ -106,6 +106,20 @@ test('uploads that wait for their next try let others send', { timeout }, async 
   assert.equal(await page.locator('[data-upload][data-state=failed]').count(), 0);
 });
 
+test('the page says which file it does not send', { timeout }, async (t) => {
+  const { server, page } = await prepare(t);
+  await page.evaluate(() => {
+    const dataTransfer = new DataTransfer();
+    for (const text of ['a', 'b']) {
+      dataTransfer.items.add(new File([text], 'twin', { lastModified: 1 }));
+    }
+    document.dispatchEvent(new DragEvent('drop', { dataTransfer }));
+  });
+  await page.locator('#upload-note').getByText('twin').waitFor();
+  await inState(page, 'done');
+  assert.equal((await uploadsOf(server)).length, 1);
+});
+
 test('the page cancels, and the server forgets', { timeout }, async (t) => {
   const { server, tap, page } = await prepare(t);
   await beginHalf(t, tap, page, 35);

@@ -24,14 +24,24 @@ const ROWS_PER_PAGE = 50;
 
 // --- Where uploads come from ---
 
+function takeFiles(files) {
+  const unsent = files.filter((file) => !takeFile(file)).map(({ name }) => name);
+  const note =
+    `Already in the list: ${unsent.join(', ')}. ` +
+    'Another file of the same name, size and time can follow when that one is done.';
+  setText(byId('upload-note'), unsent.length > 0 ? note : '');
+}
+
+// Returns whether it could be taken.
 function takeFile(file) {
   const fingerprint = JSON.stringify([file.name, file.size, file.lastModified]);
   const begun = uploads.find((one) => one.fingerprint === fingerprint && one.state !== 'done');
-  if (begun?.removing || ['waiting', 'sending'].includes(begun?.state)) return;
+  if (begun?.removing || ['waiting', 'sending'].includes(begun?.state)) return false;
   const { name, size } = file;
   const upload = begun ?? new Upload({ fingerprint, name, size, state: 'waiting' });
   upload.file = file;
   upload.resume();
+  return true;
 }
 
 function showRemembered(storage) {
@@ -147,7 +157,7 @@ function confirmDelete(name) {
 // --- What the page reacts to ---
 
 byId('file-input').addEventListener('change', ({ target }) => {
-  for (const file of target.files) takeFile(file);
+  takeFiles([...target.files]);
   target.value = ''; // So that the same file can be chosen again.
 });
 
@@ -159,10 +169,9 @@ for (const type of ['dragover', 'dragleave', 'drop']) {
   });
 }
 document.addEventListener('drop', ({ dataTransfer }) => {
-  for (const item of dataTransfer.items) {
-    const folder = item.webkitGetAsEntry()?.isDirectory; // It would come as an unreadable file.
-    if (item.kind === 'file' && !folder) takeFile(item.getAsFile());
-  }
+  const isFile = (item) =>
+    item.kind === 'file' && !item.webkitGetAsEntry()?.isDirectory; // That would be unreadable.
+  takeFiles([...dataTransfer.items].filter(isFile).map((item) => item.getAsFile()));
 });
 
 byId('uploads').addEventListener('click', ({ target }) => {
