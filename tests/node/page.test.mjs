@@ -120,6 +120,29 @@ test('the page says which file it does not send', { timeout }, async (t) => {
   assert.equal((await uploadsOf(server)).length, 1);
 });
 
+test('a page of the list is turned once, however often the button is pressed', { timeout }, async (t) => {
+  const { server, page } = await prepare(t);
+  const headers = { 'Tus-Resumable': '1.0.0', 'Upload-Length': '0' };
+  for (let i = 0; i < 51; ++i) await fetch(server.url, { method: 'POST', headers });
+  const number = page.locator('#page-number');
+  const numberAfter = async (button, before) => {
+    await page.locator(button).waitFor();
+    let answer;
+    const answered = new Promise((resolve) => (answer = resolve));
+    await page.route('**/files/?*', async (route) => {
+      await answered;
+      await route.continue();
+    });
+    await page.dblclick(button);
+    answer();
+    await number.filter({ hasNotText: before }).waitFor();
+    await page.unrouteAll({ behavior: 'wait' });
+    return number.textContent();
+  };
+  assert.equal(await numberAfter('#next-page', 'Page 1'), 'Page 2');
+  assert.equal(await numberAfter('#previous-page', 'Page 2'), 'Page 1');
+});
+
 test('the page cancels, and the server forgets', { timeout }, async (t) => {
   const { server, tap, page } = await prepare(t);
   await beginHalf(t, tap, page, 35);

@@ -58,6 +58,7 @@ function showRemembered(storage) {
 const pageStarts = ['']; // The ids after which the pages begin, up to the one that is shown.
 const serverRows = new Map(); // By id.
 let nextStart = null;
+let shownPages = 1; // How many of them there were when the list was shown last.
 let pollTimer = 0;
 let pollTurn = 0; // An answer to an older question is not shown.
 
@@ -104,6 +105,7 @@ function showPage({ uploads: entries, next }) {
     uploads.find((upload) => upload.url === urlOf(entry.id))?.adopt(entry);
   });
   nextStart = next;
+  shownPages = pageStarts.length;
   byId('pages').hidden = pageStarts.length === 1 && next === null;
   byId('previous-page').disabled = pageStarts.length === 1;
   byId('next-page').disabled = next === null;
@@ -184,14 +186,14 @@ byId('server-list').addEventListener('click', ({ target }) => {
   if (target.closest('[data-action=delete]')) deleteFromList(target.closest('li'));
 });
 
-byId('previous-page').addEventListener('click', () => {
-  pageStarts.pop();
+// Until the list has answered, nobody knows what comes before and after it.
+function turnPage(turn) {
+  if (pageStarts.length !== shownPages) return;
+  turn();
   poll();
-});
-byId('next-page').addEventListener('click', () => {
-  pageStarts.push(nextStart);
-  poll();
-});
+}
+byId('previous-page').addEventListener('click', () => turnPage(() => pageStarts.pop()));
+byId('next-page').addEventListener('click', () => turnPage(() => pageStarts.push(nextStart)));
 
 document.addEventListener('visibilitychange', poll);
 window.addEventListener('online', retryAll);
