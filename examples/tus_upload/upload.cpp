@@ -184,6 +184,7 @@ asio::awaitable<void> Upload::send_chunk() {
 /// Gives the answer when it says that the request was carried out.
 asio::awaitable<Response> Upload::exchange(Request request) {
   const Url& target = url_ ? *url_ : run_.endpoint;
+  const bool is_head = request.method() == http::verb::head;
   doing_ = std::string(request.method_string()) + ' ' + std::string(target.buffer());
   request.prepare_payload();
   const std::chrono::seconds limit = answer_limit(run_.file.size());
@@ -191,9 +192,12 @@ asio::awaitable<Response> Upload::exchange(Request request) {
   if (http::to_status_class(response.result_int()) == http::status_class::successful) {
     co_return response;
   }
-  if (of_earlier_run_ && is_gone(response.result_int())) throw UploadGone();
+  const unsigned status = response.result_int();
+  // What was kept may not even be an upload's address.
+  const bool is_other = is_head && (status == 400 || status == 405);
+  if (of_earlier_run_ && (is_gone(status) || is_other)) throw UploadGone();
   const std::string why = "the server answered " + status_of(response);
-  if (is_transient(response.result_int())) throw TransientError(why);
+  if (is_transient(status)) throw TransientError(why);
   refuse(response, why);
 }
 

@@ -323,6 +323,21 @@ TEST_CASE_METHOD(ScriptFixture,
   CHECK(kept().at(fingerprint_of(file)) == server.url("/files/one"));
 }
 
+TEST_CASE_METHOD(ScriptFixture,
+                 "tus_upload: a kept URL that is not of an upload is not asked for ever") {
+  for (const unsigned status : {400U, 404U, 405U, 410U}) {
+    INFO(status);
+    ScriptedServer server([&](const Request& request) {
+      return request.target() == "/kept" ? ScriptedUpload::answer(status) : upload(request);
+    });
+    keep(file, server.url("/kept"));
+    const ExampleResult result = send_chunks(server);
+    CHECK(result.output == line_for(server.url("/files/one"), file));
+    CHECK_THAT(methods_of(server.stop()), StartsWith("HEAD POST PATCH "));
+    CHECK((upload.bytes == text));
+  }
+}
+
 TEST_CASE_METHOD(ScriptFixture, "tus_upload: a file that changes while it is sent is an error") {
   const auto check_noticed = [&](const std::function<void()>& change, const std::string& what) {
     INFO(what);
