@@ -1,14 +1,34 @@
 // How uploads come to be at the tus server: with bytes, without a length, of parts.
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "../catch.hpp"
 #include "tus_fixture.hpp"
 
 using namespace tidemark;
 using namespace tidemark::test;
+
+namespace {
+
+std::string head_request(const std::string& location) {
+  return "HEAD " + location + " HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n\r\n";
+}
+
+/// A final upload whose parts became complete after it was created. `concat` are the others of
+/// them, each with a space behind it.
+std::string create_joinable(TusFixture& tus, const std::string& concat) {
+  const std::string last = tus.create(1, {{"Upload-Concat", "partial"}});
+  const std::string whole =
+      field(tus.tus("POST", "/files/", {{"Upload-Concat", "final;" + concat + last}}), "Location");
+  REQUIRE(tus.patch(last, 0, "x").result_int() == 204);
+  return whole;
+}
+
+}  // namespace
 
 TEST_CASE("an upload is created with its first bytes") {
   TusFixture tus;
@@ -111,6 +131,7 @@ TEST_CASE("partial uploads become a final one") {
     CHECK(told.result_int() == 200);
     CHECK(field(told, "Upload-Concat") == concat);
     CHECK(field(told, "Upload-Offset").empty());
+    CHECK(field(told, "Upload-Length") == "7");
     HttpConnection other(tus.server);
     CHECK(other
               .ask("PATCH", whole,
@@ -126,6 +147,35 @@ TEST_CASE("partial uploads become a final one") {
   SECTION("of which one is gone") {
     CHECK(tus.tus("DELETE", second, {}).result_int() == 204);
     CHECK(tus.tus("POST", "/files/", request).result_int() == 404);
+  }
+}
+
+TEST_CASE("all who ask for a final upload at once are told of it") {
+  TusFixture tus({"--durability", "none"});
+  std::vector<std::unique_ptr<HttpConnection>> clients;
+  for (int i = 0; i < 6; ++i) clients.push_back(std::make_unique<HttpConnection>(tus.server));
+  const std::string part = tus.create(0, {{"Upload-Concat", "partial"}}) + ' ';
+  for (int round = 0; round < 20; ++round) {
+    const std::string whole = create_joinable(tus, part);
+    for (const auto& client : clients) client->send(head_request(whole));
+    for (const auto& client : clients) CHECK(client->receive(true).result_int() == 200);
+  }
+}
+
+TEST_CASE("a final upload that is deleted while it is joined is gone for good") {
+  TusFixture tus({"--durability", "none"});
+  HttpConnection other(tus.server);
+  std::string parts;
+  for (int i = 0; i < 150; ++i) parts += tus.create(0, {{"Upload-Concat", "partial"}}) + ' ';
+  for (int round = 0; round < 20; ++round) {
+    const std::string whole = create_joinable(tus, parts);
+    other.send(head_request(whole));
+    // Each round, the deletion comes a little later.
+    for (int i = 0; i < round; ++i) tus.http.ask("GET", "/healthz", {});
+    CHECK(tus.tus("DELETE", whole, {}).result_int() == 204);
+    const unsigned status = other.receive(true).result_int();
+    CHECK((status == 200 || status == 404));
+    CHECK(tus.head(whole).result_int() == 404);
   }
 }
 
