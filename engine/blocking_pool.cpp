@@ -1,4 +1,3 @@
-#include <system_error>
 #include <utility>
 
 #include <tidemark/engine/assert.hpp>
@@ -32,8 +31,9 @@ void BlockingPool::submit(Operation& operation) {
 void BlockingPool::start_thread() {
   try {
     threads_.emplace_back([this] { work(); });
-  } catch (const std::system_error&) {
-    if (threads_.empty()) throw;  // Fewer threads than asked for serve as well, only slower.
+  } catch (...) {
+    // No thread, or no memory for one: fewer than asked for serve as well, only slower.
+    if (threads_.empty()) throw;
   }
 }
 

@@ -23,7 +23,7 @@ class BlockingPool {
   BlockingPool(const BlockingPool&) = delete;
   BlockingPool& operator=(const BlockingPool&) = delete;
 
-  /// Throws std::system_error when not even one thread can be started.
+  /// Throws std::system_error or std::bad_alloc when not even one thread can be started.
   void submit(Operation& operation);
   /// Takes back an operation that no thread has begun. False when it is too late.
   bool withdraw(Operation& operation);

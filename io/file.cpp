@@ -197,8 +197,10 @@ Task<void> File::change_mode(std::uint32_t mode) {
 }
 
 Task<void> File::close() {
+  File closing = std::move(*this);  // Its end closes what could not even be submitted.
   const std::int64_t result =
-      co_await detail::perform_to_end(operation_on(std::exchange(fd_, -1), Operation::Kind::close));
+      co_await detail::perform_to_end(operation_on(closing.fd_, Operation::Kind::close));
+  closing.fd_ = -1;
   detail::check(result, "close");
 }
 

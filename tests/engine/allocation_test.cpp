@@ -1,15 +1,17 @@
-// In steady state an operation allocates nothing. Not for sanitizers, which bring their own
-// allocators and under which frames are not recycled.
+// In steady state an operation allocates nothing, and without memory nothing breaks. Not for
+// sanitizers, under which frames are not recycled either.
 
 #include "../sanitizers.hpp"
 
 #if !TIDEMARK_TEST_ADDRESS_SANITIZER && !TIDEMARK_TEST_THREAD_SANITIZER
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
-#include <cstdlib>
+#include <fcntl.h>
+#include <memory>
 #include <new>
+#include <string>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -20,42 +22,12 @@
 #include <tidemark/engine/sync_wait.hpp>
 #include <tidemark/engine/when_all.hpp>
 
+#include "../allocations.hpp"
 #include "../catch.hpp"
 #include "../driver_fixture.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace std::chrono_literals;
-
-namespace {
-std::atomic<std::size_t> allocations{0};
-
-void* allocate(std::size_t bytes, std::size_t alignment = alignof(std::max_align_t)) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  const std::size_t rounded = (bytes + alignment) / alignment * alignment;
-  void* const memory = std::aligned_alloc(alignment, rounded);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-}  // namespace
-
-// All other forms call these. Memory resources use the aligned ones.
-void* operator new(std::size_t bytes) {
-  return allocate(bytes);
-}
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::align_val_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
-  std::free(memory);
-}
 
 namespace tidemark::test {
 namespace {
@@ -138,6 +110,42 @@ TEST_CASE("in steady state nothing is allocated", "[allocation]") {
   CHECK(allocations_of(fixture.executor, [](int repeats) { return sleep_often(repeats); }) == 0);
   CHECK(allocations_of(fixture.executor, [](int repeats) { return contend(repeats); }) == 0);
   ::close(fd);
+}
+
+/// An operation that waits, on a thread of the pool in either driver, for the lock of a file.
+struct LockWait : Operation {
+  explicit LockWait(int file) {
+    kind = Kind::lock;
+    fd = file;
+    flags = LOCK_SH;
+    complete = [](Operation& done) noexcept { static_cast<LockWait&>(done).completed = true; };
+  }
+  ~LockWait() { ::close(fd); }
+
+  bool completed = false;
+};
+
+TEST_CASE("a pool that has a thread goes on without memory for another", "[allocation]") {
+  const TemporaryFolder folder;
+  const auto open = [name = std::string(folder / "locked")] {
+    return ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  };
+  const int holder = open();
+  REQUIRE(::flock(holder, LOCK_EX) == 0);
+  LockWait first(open());
+  LockWait second(open());
+  const std::unique_ptr<Driver> driver = Environment::real().make_driver({driver_kind()});
+  REQUIRE_FALSE(driver->submit(first));
+  bool finished = true;
+  {
+    const FailingAllocations none;
+    finished = driver->submit(second);
+  }
+  CHECK_FALSE(finished);
+  ::close(holder);
+  while (!first.completed || !second.completed) driver->wait(std::nullopt);
+  CHECK(first.result == 0);
+  CHECK(second.result == 0);
 }
 
 }  // namespace

@@ -441,6 +441,17 @@ TEST_CASE_METHOD(FileFixture, "a file is closed once, through its environment or
   CHECK(third.is_open());
 }
 
+TEST_CASE_METHOD(FileFixture, "a file is closed where the closing cannot be submitted") {
+  environment.closed.clear();
+  const int fd = file.native_handle();
+  environment.on_submit([](const Operation&, std::uint64_t) -> Fault {
+    throw std::system_error(EAGAIN, std::generic_category(), "no thread");
+  });
+  CHECK(error(file.close()) == std::errc::resource_unavailable_try_again);
+  CHECK(environment.closed == std::vector<int>{fd});
+  CHECK_FALSE(file.is_open());
+}
+
 TEST_CASE_METHOD(FileFixture, "whether writes are direct moves with the file") {
   const AlignedBytes data(1, 0, k_block);
   CHECK_FALSE(error(file.write_at(0, data.bytes(), WriteMode::direct)));
