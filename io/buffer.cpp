@@ -2,7 +2,7 @@
 #include <map>
 #include <mutex>
 #include <new>
-#include <vector>
+#include <utility>
 
 #include <tidemark/engine/assert.hpp>
 #include <tidemark/engine/async_mutex.hpp>
@@ -13,6 +13,11 @@ namespace tidemark {
 
 struct Buffer::PoolState : WorkItem, std::enable_shared_from_this<Buffer::PoolState> {
   static constexpr auto k_align = std::align_val_t{BufferPool::k_alignment};
+
+  /// At the start of memory that is free, so that giving it back needs none.
+  struct FreeBlock {
+    FreeBlock* next;
+  };
 
   PoolState(Executor& on, std::size_t bytes) : executor(on), max_bytes(bytes) {
     WorkItem::run = [](WorkItem& item) noexcept {
@@ -36,24 +41,24 @@ struct Buffer::PoolState : WorkItem, std::enable_shared_from_this<Buffer::PoolSt
       waiting = true;
       return nullptr;
     }
-    std::byte* memory = nullptr;
-    std::vector<std::byte*>& list = kept[capacity];
-    if (list.empty()) {
+    FreeBlock*& first = kept[capacity];
+    void* memory = first;
+    if (memory == nullptr) {
       free_kept_beyond(max_bytes - used - capacity);
-      memory = static_cast<std::byte*>(::operator new(capacity, k_align));
+      memory = ::operator new(capacity, k_align);
     } else {
-      memory = list.back();
-      list.pop_back();
+      first = first->next;
       kept_bytes -= capacity;
     }
     used += capacity;
-    return memory;
+    return static_cast<std::byte*>(memory);
   }
 
-  void give_back(std::byte* memory, std::size_t capacity) {
+  void give_back(std::byte* memory, std::size_t capacity) noexcept {
     std::lock_guard lock(mutex);
     used -= capacity;
-    kept[capacity].push_back(memory);
+    FreeBlock*& first = kept.find(capacity)->second;  // There since it was taken.
+    first = ::new (memory) FreeBlock{first};
     kept_bytes += capacity;
     TIDEMARK_ASSERT(used + kept_bytes <= max_bytes, "a pool stays within its bound");
     // The engine may be gone, unless someone waits: who does takes the mutex before it leaves, and
@@ -71,10 +76,9 @@ struct Buffer::PoolState : WorkItem, std::enable_shared_from_this<Buffer::PoolSt
 
   /// What is kept for reuse and what is out stay together within the bound.
   void free_kept_beyond(std::size_t bytes) {
-    for (auto& [capacity, list] : kept) {
-      while (kept_bytes > bytes && !list.empty()) {
-        ::operator delete(list.back(), k_align);
-        list.pop_back();
+    for (auto& [capacity, first] : kept) {
+      while (kept_bytes > bytes && first != nullptr) {
+        ::operator delete(std::exchange(first, first->next), k_align);
         kept_bytes -= capacity;
       }
     }
@@ -84,8 +88,8 @@ struct Buffer::PoolState : WorkItem, std::enable_shared_from_this<Buffer::PoolSt
   const std::size_t max_bytes;
   std::mutex mutex;
   std::size_t used = 0;
-  bool waiting = false;  // Someone found no room since the last wake.
-  std::map<std::size_t, std::vector<std::byte*>> kept;  // Free memory of each capacity.
+  bool waiting = false;                    // Someone found no room since the last wake.
+  std::map<std::size_t, FreeBlock*> kept;  // Free memory of each capacity ever taken.
   std::size_t kept_bytes = 0;
   std::shared_ptr<PoolState> posted;  // Itself, while it is in the executor's queue.
   AsyncMutex turn;                    // Held by the first of those who wait.
