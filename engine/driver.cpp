@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <new>
 #include <string_view>
 #include <sys/file.h>
 #include <sys/syscall.h>
@@ -58,6 +59,21 @@ std::int64_t open_file(const Operation& operation) {
   return ::openat(operation.fd, operation.path, flags, static_cast<mode_t>(operation.how.mode));
 }
 
+/// Adds what is left to read of `folder`. Gives the error, or 0.
+int read_names(DIR* folder, std::vector<std::string>& names) {
+  try {
+    errno = 0;
+    while (const dirent* entry = ::readdir(folder)) {
+      const std::string_view name = entry->d_name;
+      if (name != "." && name != "..") names.emplace_back(name);
+      errno = 0;
+    }
+    return errno;
+  } catch (const std::bad_alloc&) {
+    return ENOMEM;
+  }
+}
+
 std::int64_t list_directory(const Operation& operation) {
   // A descriptor of its own: reading moves the position, and closedir closes it.
   const int fd = ::openat(operation.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -67,13 +83,7 @@ std::int64_t list_directory(const Operation& operation) {
     ::close(fd);
     return -1;
   }
-  errno = 0;
-  while (const dirent* entry = ::readdir(folder)) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") operation.names->emplace_back(name);
-    errno = 0;
-  }
-  const int error = errno;
+  const int error = read_names(folder, *operation.names);
   ::closedir(folder);
   errno = error;
   return error == 0 ? 0 : -1;

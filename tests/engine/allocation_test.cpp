@@ -5,15 +5,18 @@
 
 #if !TIDEMARK_TEST_ADDRESS_SANITIZER && !TIDEMARK_TEST_THREAD_SANITIZER
 
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <fcntl.h>
+#include <filesystem>
 #include <memory>
 #include <new>
 #include <string>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
 
 #include <tidemark/engine/async_mutex.hpp>
 #include <tidemark/engine/perform.hpp>
@@ -146,6 +149,27 @@ TEST_CASE("a pool that has a thread goes on without memory for another", "[alloc
   while (!first.completed || !second.completed) driver->wait(std::nullopt);
   CHECK(first.result == 0);
   CHECK(second.result == 0);
+}
+
+std::size_t open_descriptors() {
+  const std::filesystem::directory_iterator entries("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(entries), end(entries)));
+}
+
+TEST_CASE("without memory a folder is not listed", "[allocation]") {
+  const std::size_t before = open_descriptors();
+  std::vector<std::string> names;
+  Operation list;
+  list.kind = Operation::Kind::list_directory;
+  list.fd = ::open("/proc/self/fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  list.names = &names;
+  {
+    const FailingAllocations none;
+    detail::perform_blocking(list);  // What a thread of either driver calls.
+  }
+  ::close(list.fd);
+  CHECK(list.result == -ENOMEM);
+  CHECK(open_descriptors() == before);
 }
 
 }  // namespace
