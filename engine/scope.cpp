@@ -36,15 +36,9 @@ Task<void> Scope::join() {
   const std::stop_token outer = co_await current_stop_token();
   {
     const detail::StopForwarder from_outer(outer, detail::ForwardStop{&source_});
-    while (running_.load(std::memory_order_acquire) != 0) {
-      co_await without_stop(wait_for_idle());
-    }
+    while (running_.load(std::memory_order_acquire) != 0) co_await idle_.wait_to_end();
   }
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
-}
-
-Task<void> Scope::wait_for_idle() {
-  co_await idle_.wait();
 }
 
 }  // namespace tidemark

@@ -37,12 +37,12 @@ class Scope {
   Prepared prepare(Task<void> task);
   void spawn(const Prepared& task) noexcept;
   void request_stop() { source_.request_stop(); }
-  /// Waits until every task has finished. Asked to stop, it passes that on and still waits.
+  /// Waits until every task has finished. Asked to stop, it passes that on and still waits. All the
+  /// memory that this takes is in the Task.
   Task<void> join();
 
  private:
   void finished(Task<void>& task);
-  Task<void> wait_for_idle();
 
   Executor& executor_;
   std::stop_source source_;

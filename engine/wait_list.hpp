@@ -16,7 +16,8 @@ class WaitList {
  public:
   class [[nodiscard]] Awaiter {
    public:
-    Awaiter(WaitList& list, bool first) : list_(list), goes_first_(first) {}
+    Awaiter(WaitList& list, bool first, bool heeds_stop)
+        : list_(list), goes_first_(first), heeds_stop_(heeds_stop) {}
     Awaiter(const Awaiter&) = delete;
     Awaiter& operator=(const Awaiter&) = delete;
 
@@ -25,18 +26,13 @@ class WaitList {
     template <std::derived_from<detail::PromiseBase> Awaiting>
     bool await_suspend(std::coroutine_handle<Awaiting> awaiter) {
       detail::PromiseBase& promise = awaiter.promise();
-      if (promise.stop != nullptr && promise.stop->stop_requested()) return false;
+      if (heeds_stop_ && promise.stop != nullptr && promise.stop->stop_requested()) return false;
       TIDEMARK_ASSERT(
           list_.executor_ == nullptr || list_.empty() || list_.executor_ == promise.executor,
           "a wait list serves the tasks of one executor");
       list_.executor_ = promise.executor;
       list_.push(*this);
-      relay_.arm(promise, this, [](void* context) noexcept {
-        auto& self = *static_cast<Awaiter*>(context);
-        if (self.woken_) return;  // The wake came first and will continue the task.
-        self.list_.remove(self);
-        self.relay_.finish();
-      });
+      relay_.arm(promise, this, &on_stop, heeds_stop_);
       return true;
     }
 
@@ -46,8 +42,16 @@ class WaitList {
    private:
     friend class WaitList;
 
+    static void on_stop(void* context) noexcept {
+      auto& self = *static_cast<Awaiter*>(context);
+      if (self.woken_) return;  // The wake came first and will continue the task.
+      self.list_.remove(self);
+      self.relay_.finish();
+    }
+
     WaitList& list_;
     const bool goes_first_;
+    const bool heeds_stop_;
     Awaiter* previous_ = nullptr;
     Awaiter* next_ = nullptr;
     bool woken_ = false;
@@ -62,9 +66,11 @@ class WaitList {
   bool empty() const { return first_ == nullptr; }
 
   /// `co_await list.wait()` gives true once woken, false when the task is asked to stop first.
-  Awaiter wait() { return Awaiter(*this, false); }
+  Awaiter wait() { return Awaiter(*this, false, true); }
   /// The same, before all who wait now.
-  Awaiter wait_first() { return Awaiter(*this, true); }
+  Awaiter wait_first() { return Awaiter(*this, true, true); }
+  /// Waits until woken; a stop is not heeded.
+  Awaiter wait_to_end() { return Awaiter(*this, false, false); }
 
   /// Lets the first waiter continue in a later turn. False when there is none.
   bool wake_one() {

@@ -16,10 +16,12 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <tidemark/engine/async_mutex.hpp>
 #include <tidemark/engine/perform.hpp>
+#include <tidemark/engine/scope.hpp>
 #include <tidemark/engine/sleep_for.hpp>
 #include <tidemark/engine/stop.hpp>
 #include <tidemark/engine/sync_wait.hpp>
@@ -170,6 +172,28 @@ TEST_CASE("without memory a folder is not listed", "[allocation]") {
   ::close(list.fd);
   CHECK(list.result == -ENOMEM);
   CHECK(open_descriptors() == before);
+}
+
+Task<void> schedule_often(int& finished) {
+  for (int i = 0; i < 10; ++i) co_await schedule();
+  ++finished;
+}
+
+Task<int> join_without_memory(Executor& executor) {
+  int finished = 0;
+  Scope scope(executor);
+  scope.spawn(schedule_often(finished));
+  Task<void> join = scope.join();
+  {
+    const FailingAllocations none;
+    co_await std::move(join);
+  }
+  co_return finished;
+}
+
+TEST_CASE("a join that has begun needs no memory", "[allocation]") {
+  EngineFixture fixture;
+  CHECK(sync_wait(fixture.executor, join_without_memory(fixture.executor)) == 1);
 }
 
 }  // namespace
