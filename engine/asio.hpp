@@ -119,13 +119,15 @@ class AsioOperation final : private AsioPending {
         service_(boost::asio::use_service<AsioService>(context_of(work_.get_executor()))) {}
 
   static void start(std::unique_ptr<AsioOperation> self, Executor& executor, Task<T> task) {
+    AsioOperation* const running = self.get();
+    const auto root = std::make_shared<Root<T>>(
+        executor, std::move(task), [running](Task<T>& done) { running->finished(done); },
+        running->stop.get_token());
     auto slot = boost::asio::get_associated_cancellation_slot(self->handler_);
     if (slot.is_connected()) slot.assign(Cancel{self->stop});
     if (!self->service_.add(*self)) return;
-    AsioOperation* const running = self.release();
-    Root<T>::start(
-        executor, std::move(task), [running](Task<T>& done) { running->finished(done); },
-        running->stop.get_token());
+    self.release();  // From here on nothing throws.
+    Root<T>::begin(root);
   }
 
  private:

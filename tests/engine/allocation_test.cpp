@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <exception>
 #include <fcntl.h>
 #include <filesystem>
 #include <memory>
@@ -19,6 +20,10 @@
 #include <utility>
 #include <vector>
 
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/io_context.hpp>
+
+#include <tidemark/engine/asio.hpp>
 #include <tidemark/engine/async_mutex.hpp>
 #include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/scope.hpp>
@@ -194,6 +199,33 @@ Task<int> join_without_memory(Executor& executor) {
 TEST_CASE("a join that has begun needs no memory", "[allocation]") {
   EngineFixture fixture;
   CHECK(sync_wait(fixture.executor, join_without_memory(fixture.executor)) == 1);
+}
+
+Task<void> give(Executor&) {
+  co_await schedule();
+}
+
+TEST_CASE("an Asio operation that finds no memory to start leaves nothing behind", "[allocation]") {
+  namespace asio = boost::asio;
+  EngineFixture fixture;
+  int handled = 0;
+  int failed = 0;
+  for (std::size_t left = 0; handled == 0; ++left) {
+    asio::io_context io;
+    boost::asio::use_service<detail::AsioService>(io);
+    auto handler = asio::bind_executor(
+        io.get_executor(), [&](const std::exception_ptr& error) { handled += error ? 0 : 1; });
+    Task<void> task = give(fixture.executor);
+    try {
+      const FailingAllocations none(left);
+      async(std::move(task), std::move(handler));
+    } catch (const std::bad_alloc&) {
+      ++failed;
+    }
+    io.run();
+  }
+  CHECK(handled == 1);
+  CHECK(failed > 0);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Tasks as operations of Boost.Asio. All of Asio is in this one file: it is slow to compile.
+// Tasks as operations of Boost.Asio, which is slow to compile: in this file alone, nearly.
 
 #include <array>
 #include <atomic>
