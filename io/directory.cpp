@@ -186,7 +186,7 @@ Task<FilesystemStatus> Directory::filesystem() {
   detail::check(result, "statfs");
   const auto type = static_cast<std::uint32_t>(stat.f_type);
   FilesystemStatus status;
-  status.free_bytes = stat.f_bavail * static_cast<std::uint64_t>(stat.f_bsize);
+  status.free_bytes = stat.f_bavail * static_cast<std::uint64_t>(stat.f_frsize);
   status.is_network = std::find(k_network_filesystems.begin(), k_network_filesystems.end(), type) !=
                       k_network_filesystems.end();
   co_return status;

@@ -282,6 +282,15 @@ TEST_CASE_METHOD(DirectoryFixture, "names are made stable, and the file system d
   const FilesystemStatus status = sync_wait(executor, directory.filesystem());
   CHECK(status.free_bytes > 0);
   CHECK_FALSE(status.is_network);
+
+  environment.on_submit([](const Operation& operation, std::uint64_t) {
+    *operation.filesystem = {};
+    operation.filesystem->f_bsize = 1 << 20;  // The best size of a transfer.
+    operation.filesystem->f_frsize = 4096;    // What the blocks are counted in.
+    operation.filesystem->f_bavail = 3;
+    return Fault::answer(0);
+  });
+  CHECK(sync_wait(executor, directory.filesystem()).free_bytes == 3 * 4096);
 }
 
 TEST_CASE_METHOD(DirectoryFixture, "a folder that was moved or replaced is not still there") {

@@ -119,7 +119,7 @@ std::int64_t Machine::perform(Operation& operation, const Process& process) {
     case Kind::stat_filesystem:
       *operation.filesystem = {};
       operation.filesystem->f_type = EXT4_SUPER_MAGIC;
-      operation.filesystem->f_bsize = static_cast<long>(k_block_bytes);
+      operation.filesystem->f_frsize = static_cast<long>(k_block_bytes);
       operation.filesystem->f_bavail = std::uint64_t{1} << 30;
       return 0;
     case Kind::allocate: {

@@ -58,7 +58,7 @@ FaultEnvironment::Choose with_free_bytes(std::uint64_t free_bytes) {
     if (operation.kind != Kind::stat_filesystem) return Fault::none();
     *operation.filesystem = {};
     operation.filesystem->f_type = 0xef53;  // EXT4_SUPER_MAGIC.
-    operation.filesystem->f_bsize = 1;
+    operation.filesystem->f_frsize = 1;
     operation.filesystem->f_bavail = free_bytes;
     return Fault::answer(0);
   };
