@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits>
 #include <linux/openat2.h>
 #include <new>
 #include <string_view>
@@ -174,6 +175,12 @@ bool stat_cached(Operation& operation) noexcept {
 }  // namespace
 
 bool perform_at_once(Operation& operation) noexcept {
+  // The largest of all would mean the position of the description, which others move.
+  constexpr std::uint64_t k_max_offset = std::numeric_limits<off_t>::max();
+  if (std::max(operation.offset, operation.other_offset) > k_max_offset) {
+    operation.result = -EINVAL;
+    return true;
+  }
   switch (operation.kind) {
     case Operation::Kind::lock:
       if ((operation.flags & (LOCK_NB | LOCK_UN)) == 0) return false;

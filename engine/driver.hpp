@@ -150,8 +150,8 @@ __kernel_timespec time_left(TimePoint deadline, TimePoint now);
 /// Runs the system call of `operation` in the calling thread and sets its result.
 void perform_blocking(Operation& operation) noexcept;
 
-/// The same where no local file system would make the thread wait; else does nothing and returns
-/// false.
+/// The same where no local file system would make the thread wait, and EINVAL for an offset that
+/// off_t cannot hold; else does nothing and returns false.
 bool perform_at_once(Operation& operation) noexcept;
 }  // namespace detail
 

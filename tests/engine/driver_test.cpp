@@ -112,6 +112,8 @@ TEST_CASE("reading, writing and syncing", "[driver]") {
   CHECK(fixture.run(read_at(fd, text, 0)) == 8);
   CHECK(text == std::string("\0\0\0HEllo", 8) + "????????");
   CHECK(fixture.run(read_at(fd, text, 8)) == 0);
+  CHECK(fixture.run(write_at(fd, "x", std::uint64_t{0} - 1)) == -EINVAL);
+  CHECK(fixture.run(read_at(fd, text, std::uint64_t{0} - 1)) == -EINVAL);
   Operation sync = at(Operation::Kind::sync, fd);
   CHECK(fixture.run(sync) == 0);
   sync.flags = 1;

@@ -133,6 +133,20 @@ TEST_CASE_METHOD(FileFixture, "bytes beyond 4 GiB are found again") {
   CHECK(sync_wait(executor, file.status()).size == k_far + 3);
 }
 
+TEST_CASE_METHOD(FileFixture, "there are no offsets beyond those of the system") {
+  CHECK_FALSE(error(file.write_at(0, as_bytes("hello"))));
+  std::string bytes(1, '?');
+  // The last is the kernel's word for its own position.
+  for (const std::uint64_t offset : {std::uint64_t{1} << 63, std::uint64_t{0} - 1}) {
+    CAPTURE(offset);
+    CHECK(error(file.write_at(offset, as_bytes("x"))) == std::errc::invalid_argument);
+    const auto buffer = std::as_writable_bytes(std::span(bytes));
+    CHECK(error(file.read_some_at(offset, buffer)) == std::errc::invalid_argument);
+    CHECK(error(file.copy_range_to(0, file, offset, 1)) == std::errc::invalid_argument);
+  }
+  CHECK(text() == "hello");
+}
+
 TEST_CASE_METHOD(FileFixture, "each way of writing asks the kernel for what it promises") {
   const WriteMode mode = GENERATE(from_range(std::begin(k_modes), std::end(k_modes)));
   const AlignedBytes data(1, 0, 4 * k_block);
