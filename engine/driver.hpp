@@ -71,6 +71,7 @@ struct Operation {
   // For the driver alone, while it holds the operation.
   Operation* next = nullptr;
   std::uint8_t awaited = 0;  // Its own and its cancel's completion, while the kernel has them.
+  bool cancel_sent = false;  // To the kernel.
 };
 
 /// FIFO of operations, linked through `next`. Not thread-safe.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <exception>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <poll.h>
@@ -173,6 +174,7 @@ void UringDriver::enqueue(Operation& operation) {
   prepare(sqe, operation);
   io_uring_sqe_set_data(sqe, &operation);
   operation.awaited = 1;
+  operation.cancel_sent = false;
   ++in_ring_;
 }
 
@@ -196,6 +198,7 @@ void UringDriver::cancel(Operation& operation) {
   io_uring_prep_cancel(sqe, &operation, 0);
   io_uring_sqe_set_data64(sqe, reinterpret_cast<std::uint64_t>(&operation) | k_cancel_bit);
   ++operation.awaited;
+  operation.cancel_sent = true;
 }
 
 void UringDriver::wait(std::optional<TimePoint> deadline) {
@@ -260,7 +263,11 @@ void UringDriver::reap() {
     if ((cqe->user_data & k_cancel_bit) == 0) operation.result = cqe->res;
     if (--operation.awaited != 0) continue;
     --in_ring_;
-    finished.push(operation);
+    if (operation.result == -ECANCELED && !operation.cancel_sent) {
+      submit_elsewhere(operation);
+    } else {
+      finished.push(operation);
+    }
   }
   io_uring_cq_advance(&ring_, seen);
   OperationQueue from_pool = pool_.take_completed();
@@ -269,6 +276,17 @@ void UringDriver::reap() {
   while (Operation* operation = finished.pop()) {
     ++stats_.completed;
     operation->complete(*operation);
+  }
+}
+
+void UringDriver::submit_elsewhere(Operation& operation) {
+  // At the limit of tasks the kernel cancels by itself what it would need a new thread for. That
+  // it was out of threads must not be taken for a stop, nor EAGAIN for a reason to repeat it.
+  try {
+    pool_.submit(operation);
+  } catch (const std::exception&) {
+    operation.result = -ENOMEM;
+    finished_.push(operation);
   }
 }
 

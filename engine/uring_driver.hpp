@@ -33,6 +33,7 @@ class UringDriver final : public Driver {
   void watch_event();
   void enter(std::optional<TimePoint> deadline);
   void reap();
+  void submit_elsewhere(Operation& operation);
 
   Environment& environment_;
   const std::size_t max_in_ring_;
@@ -42,7 +43,7 @@ class UringDriver final : public Driver {
   detail::EventFd event_;
   std::size_t in_ring_ = 0;
   OperationQueue waiting_;   // For room in the ring.
-  OperationQueue finished_;  // Withdrawn before they reached the ring.
+  OperationQueue finished_;  // Withdrawn before they reached the ring, or refused after.
   DriverStats stats_;
   detail::BlockingPool pool_;
 };

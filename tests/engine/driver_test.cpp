@@ -15,6 +15,8 @@
 #include <set>
 #include <string>
 #include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <thread>
@@ -24,6 +26,7 @@
 #include <tidemark/engine/driver.hpp>
 
 #include "../catch.hpp"
+#include "../child_process.hpp"
 #include "../driver_fixture.hpp"
 #include "../temporary_folder.hpp"
 
@@ -387,6 +390,26 @@ TEST_CASE("an operation in the ring is cancelled for good", "[driver][uring]") {
   }
   fixture.driver->wait(TimePoint::min());
   for (Once& each : blockers.operations()) CHECK(each.completions == 1);
+}
+
+/// Makes a sync, which needs a thread of the kernel's or of the pool's, where none can be started.
+std::int64_t sync_at_task_limit(bool pool_has_thread) {
+  ::setresuid(65534, 65534, 65534);  // Root has no such limit.
+  DriverFixture fixture;
+  const int fd = static_cast<int>(::memfd_create("data", MFD_CLOEXEC));
+  if (pool_has_thread) fixture.run(at(Operation::Kind::truncate, fd));
+  const rlimit one{1, 1};
+  ::setrlimit(RLIMIT_NPROC, &one);
+  return fixture.run(at(Operation::Kind::sync, fd));
+}
+
+TEST_CASE("at the limit of tasks the pool's threads go on", "[driver]") {
+  CHECK(ChildProcess([] { return static_cast<int>(-sync_at_task_limit(true)); }).wait() == 0);
+}
+
+TEST_CASE("what no thread is left for fails, and is not cancelled", "[driver][uring]") {
+  if (driver_kind() == DriverKind::threads) return;  // They refuse it in `submit`.
+  CHECK(ChildProcess([] { return static_cast<int>(-sync_at_task_limit(false)); }).wait() == ENOMEM);
 }
 
 TEST_CASE("wake ends the present or the next wait, of any thread", "[driver]") {
