@@ -45,23 +45,43 @@ Task<int> open_path(int fd, const char* path, Operation::OpenHow how) {
   co_return static_cast<int>(detail::check(result, path));
 }
 
-Task<void> make_directories(const std::filesystem::path& path) {
+Task<void> sync_parent(const std::filesystem::path& path) {
+  std::filesystem::path parent = path.parent_path();
+  if (parent.empty()) parent = ".";
+  Directory above = co_await Directory::open(std::move(parent), false);
+  co_await above.sync();
+}
+
+/// The same for a folder that was found, whose maker may have died before it was stable.
+Task<void> sync_parent_if_possible(const std::filesystem::path& path) {
+  try {
+    co_await sync_parent(path);
+  } catch (const std::system_error& error) {
+    // A parent that may only be passed through, or that has nothing to make stable (autofs).
+    const bool impossible =
+        error.code() == std::errc::permission_denied || error.code() == std::errc::invalid_argument;
+    if (!impossible) throw;
+  }
+}
+
+Task<void> make_directories(std::filesystem::path path) {
+  if (!path.has_filename()) path = path.parent_path();  // Without a slash at the end.
   std::filesystem::path prefix;
   for (const auto& component : path) {
     prefix /= component;
-    if (component == "/" || component.empty()) continue;
+    if (component == "/") continue;
     Operation operation;
     operation.kind = Operation::Kind::make_directory;
     operation.fd = AT_FDCWD;
     operation.path = prefix.c_str();
     operation.mode = 0777;
     const std::int64_t result = co_await detail::perform_to_end(operation);
-    if (result == -EEXIST) continue;
-    detail::check(result, prefix.c_str());
-    std::filesystem::path parent = prefix.parent_path();
-    if (parent.empty()) parent = ".";
-    Directory above = co_await Directory::open(std::move(parent), false);
-    co_await above.sync();
+    if (result != -EEXIST) {
+      detail::check(result, prefix.c_str());
+      co_await sync_parent(prefix);
+    } else if (prefix == path) {
+      co_await sync_parent_if_possible(prefix);
+    }
   }
 }
 

@@ -34,7 +34,7 @@ class Directory {
   Directory() = default;
 
   /// Opens `path`, which may itself be reached through links; `create` makes what is missing of it,
-  /// stable.
+  /// stable, and the last component in any case.
   static Task<Directory> open(std::filesystem::path path, bool create);
 
   Executor& executor() const { return handle_.executor(); }

@@ -209,12 +209,29 @@ TEST_CASE_METHOD(DirectoryFixture, "missing folders are made, each stable in its
                                   Kind::sync, Kind::make_directory, Kind::sync});
   made.clear();
   CHECK_FALSE(error(Directory::open(folder / "a/b/../b/c", true)));
-  CHECK(std::count(made.begin(), made.end(), Kind::sync) == 0);
+  CHECK(std::count(made.begin(), made.end(), Kind::sync) == 1);
 
   environment.on_submit([](const Operation& operation, std::uint64_t) {
     return operation.kind == Kind::sync ? Fault::answer(-EIO) : Fault::none();
   });
   CHECK(error(Directory::open(folder / "a/d", true)) == std::errc::io_error);
+  CHECK(error(Directory::open(folder / "a/d", true)) == std::errc::io_error);
+}
+
+TEST_CASE_METHOD(DirectoryFixture,
+                 "an existing folder is opened where its parent is not readable") {
+  const int code = GENERATE(EACCES, EINVAL);
+  CAPTURE(code);
+  fs::create_directory(folder / "a");
+  const std::string parent = folder.path();
+  environment.on_submit([&](const Operation& operation, std::uint64_t) {
+    const bool opens = operation.kind == Kind::open && operation.path == parent;
+    const bool fails = code == EACCES ? opens : operation.kind == Kind::sync;
+    return fails ? Fault::answer(-code) : Fault::none();
+  });
+  CHECK_FALSE(error(Directory::open(folder / "a", true)));
+  CHECK(error(Directory::open(folder / "b", true)) ==
+        std::error_code(code, std::generic_category()));
 }
 
 TEST_CASE_METHOD(DirectoryFixture, "the status of a name") {
