@@ -66,6 +66,13 @@ class RealTurnThread final : public TurnThread {
   std::thread thread_;  // Last: the loop uses the members above.
 };
 
+void set_flag(int fd, int flag, bool wanted, const char* what) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || ::fcntl(fd, F_SETFL, wanted ? flags | flag : flags & ~flag) != 0) {
+    throw std::system_error(errno, std::generic_category(), what);
+  }
+}
+
 }  // namespace
 
 TimePoint Environment::now() {
@@ -91,11 +98,11 @@ void Environment::close_descriptor(int fd) noexcept {
 }
 
 void Environment::set_direct(int fd, bool direct) {
-  const int flags = ::fcntl(fd, F_GETFL);
-  const int wanted = direct ? flags | O_DIRECT : flags & ~O_DIRECT;
-  if (flags < 0 || ::fcntl(fd, F_SETFL, wanted) != 0) {
-    throw std::system_error(errno, std::generic_category(), "O_DIRECT");
-  }
+  set_flag(fd, O_DIRECT, direct, "O_DIRECT");
+}
+
+void Environment::set_blocking(int fd) {
+  set_flag(fd, O_NONBLOCK, false, "O_NONBLOCK");
 }
 
 std::unique_ptr<TurnThread> Environment::start_thread(const std::string& name, Turn turn) {

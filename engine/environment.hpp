@@ -56,6 +56,8 @@ class Environment {
   virtual void close_descriptor(int fd) noexcept;
   /// Switches the open file between direct and cached I/O (O_DIRECT). Throws std::system_error.
   virtual void set_direct(int fd, bool direct);
+  /// Ends what O_NONBLOCK asked for when the file was opened. Throws std::system_error.
+  virtual void set_blocking(int fd);
   virtual std::unique_ptr<TurnThread> start_thread(const std::string& name, Turn turn);
   /// Makes the driver that `options` ask for. Throws std::system_error where the kernel refuses.
   virtual std::unique_ptr<Driver> make_driver(const DriverOptions& options);

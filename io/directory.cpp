@@ -122,10 +122,9 @@ Task<File> Directory::open_file(const char* name, Open how, std::uint32_t mode) 
 
 Task<File> Directory::open_for_reading(const char* name) {
   // To open a pipe for reading would wait for its writer.
-  const std::optional<FileStatus> named = co_await status(name);
-  const bool special = named && !S_ISREG(named->mode) && !S_ISLNK(named->mode);
-  if (special) detail::check(-EINVAL, "not a regular file");
-  co_return co_await open_beneath(name, O_RDONLY, 0);
+  File file = co_await open_beneath(name, O_RDONLY | O_NONBLOCK, 0);
+  executor().environment().set_blocking(file.native_handle());
+  co_return file;
 }
 
 Task<std::optional<FileStatus>> Directory::status(const char* name) {

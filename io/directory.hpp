@@ -43,7 +43,7 @@ class Directory {
 
   /// Opens a regular file for reading and writing. A new file has `mode` less the umask.
   Task<File> open_file(const char* name, Open how, std::uint32_t mode = 0666);
-  /// Opens a regular file for reading.
+  /// Opens a regular file for reading; ENXIO for a socket.
   Task<File> open_for_reading(const char* name);
   /// What stands at `name`, the link itself for a symbolic link; nothing when there is nothing.
   Task<std::optional<FileStatus>> status(const char* name);

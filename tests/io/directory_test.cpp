@@ -85,7 +85,7 @@ TEST_CASE_METHOD(DirectoryFixture, "a file is opened, made, or made only when th
   CHECK(contents(folder / "b").empty());
   CHECK(error(directory.open_for_reading("c")) == std::errc::no_such_file_or_directory);
   const File file = sync_wait(executor, directory.open_for_reading("a"));
-  CHECK((::fcntl(file.native_handle(), F_GETFL) & O_ACCMODE) == O_RDONLY);
+  CHECK((::fcntl(file.native_handle(), F_GETFL) & (O_ACCMODE | O_NONBLOCK)) == O_RDONLY);
   CHECK((::fcntl(file.native_handle(), F_GETFD) & FD_CLOEXEC) != 0);
 }
 
@@ -176,6 +176,18 @@ TEST_CASE_METHOD(DirectoryFixture, "what is no regular file is refused, and wait
   CHECK(error(directory.open_file("pipe", Open::existing)) == std::errc::invalid_argument);
   CHECK(error(directory.open_file("pipe", Open::always)) == std::errc::invalid_argument);
   CHECK(error(directory.open_for_reading("pipe")) == std::errc::invalid_argument);
+  CHECK(open_descriptors() == before);
+}
+
+TEST_CASE_METHOD(DirectoryFixture, "a pipe that takes a file's name is waited for by nobody") {
+  write_contents(folder / "a", "");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0666) == 0);
+  const std::size_t before = open_descriptors();
+  environment.on_submit([&](const Operation& operation, std::uint64_t) {
+    if (operation.kind == Kind::open) fs::rename(folder / "pipe", folder / "a");
+    return Fault::none();
+  });
+  CHECK(error(directory.open_for_reading("a")) == std::errc::invalid_argument);
   CHECK(open_descriptors() == before);
 }
 

@@ -34,6 +34,7 @@ class Process final : public Environment {
   void log(LogLevel level, std::string_view line) override;
   void close_descriptor(int fd) noexcept override;
   void set_direct(int fd, bool direct) override;
+  void set_blocking(int) override {}
   std::unique_ptr<TurnThread> start_thread(const std::string& name, Turn turn) override;
   std::unique_ptr<Driver> make_driver(const DriverOptions& options) override;
 
