@@ -53,7 +53,7 @@ class RealTurnThread final : public TurnThread {
       if (pause == k_until_woken) {
         changed_.wait(lock, ready);
       } else if (pause > std::chrono::nanoseconds::zero()) {
-        changed_.wait_for(lock, pause, ready);
+        changed_.wait_until(lock, later(std::chrono::steady_clock::now(), pause), ready);
       }
     }
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <semaphore>
 #include <thread>
 #include <vector>
@@ -209,6 +210,25 @@ Task<void> log_twice(std::vector<int>& order, int number) {
 
 Task<void> interleave(std::vector<int>& order) {
   co_await when_all(log_twice(order, 1), log_twice(order, 2), log_twice(order, 3));
+}
+
+TEST_CASE("a thread's longest pause but one does not overflow", "[executor]") {
+  constexpr int k_wakes = 1000;
+  int turns = 0;
+  {
+    std::counting_semaphore turned(0);
+    const std::unique_ptr<TurnThread> thread = Environment::real().start_thread("pause", [&] {
+      ++turns;
+      turned.release();
+      return k_until_woken - 1ns;
+    });
+    for (int i = 0; i < k_wakes; ++i) {
+      turned.acquire();
+      thread->wake();
+    }
+    turned.acquire();
+  }
+  CHECK(turns == 1 + k_wakes);
 }
 
 TEST_CASE("schedule lets others run first", "[executor]") {
