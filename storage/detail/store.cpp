@@ -2,17 +2,12 @@
 
 #include <sqlite3.h>
 
-#include <tidemark/engine/stop.hpp>
 #include <tidemark/storage/detail/store.hpp>
 
 namespace tidemark::detail {
 namespace {
 
 constexpr std::size_t k_copies_bytes = std::size_t{8} << 20;
-
-Task<void> wait_in(WaitList& list) {
-  co_await list.wait();
-}
 
 }  // namespace
 
@@ -100,7 +95,7 @@ Store::Running::~Running() {
 }
 
 Task<void> Store::drain() {
-  while (running_ != 0) co_await without_stop(wait_in(idle_));
+  while (running_ != 0) co_await idle_.wait_to_end();
 }
 
 }  // namespace tidemark::detail

@@ -7,25 +7,11 @@
 #include <tidemark/storage/detail/sync_group.hpp>
 
 namespace tidemark::detail {
-namespace {
-
-Task<void> wait_for_turn(WaitList& list) {
-  co_await list.wait();
-}
-
-}  // namespace
 
 Task<void> SyncGroup::sync(File& file, std::uint64_t seen) {
   Member self{file, seen};
   waiting_.push_back(&self);
-  if (running_) {
-    try {
-      co_await without_stop(wait_for_turn(self.turn));
-    } catch (...) {  // There is no memory to wait.
-      std::erase(waiting_, &self);
-      throw;
-    }
-  }
+  if (running_) co_await self.turn.wait_to_end();
   if (!self.done) {
     running_ = true;
     std::swap(round_, waiting_);
@@ -99,7 +85,7 @@ Task<void> DirectorySync::sync() {
   // A sync that has begun may have missed the name; the one after it does not.
   const std::uint64_t needed = begun_ + 1;
   while (begun_ != ended_ && ended_ < needed) {
-    co_await without_stop(wait_for_turn(ended_one_));
+    co_await ended_one_.wait_to_end();
   }
   if (ended_ < needed) co_await begin();
   if (last_failed_ >= needed) std::rethrow_exception(error_);
