@@ -28,6 +28,7 @@
 #include "../catch.hpp"
 #include "../child_process.hpp"
 #include "../driver_fixture.hpp"
+#include "../sanitizers.hpp"
 #include "../temporary_folder.hpp"
 
 using namespace std::chrono_literals;
@@ -404,10 +405,12 @@ std::int64_t sync_at_task_limit(bool pool_has_thread) {
 }
 
 TEST_CASE("at the limit of tasks the pool's threads go on", "[driver]") {
+  if (k_thread_sanitizer) return;  // It allows no thread in a child of a process that had any.
   CHECK(ChildProcess([] { return static_cast<int>(-sync_at_task_limit(true)); }).wait() == 0);
 }
 
 TEST_CASE("what no thread is left for fails, and is not cancelled", "[driver][uring]") {
+  if (k_thread_sanitizer) return;                    // As above.
   if (driver_kind() == DriverKind::threads) return;  // They refuse it in `submit`.
   const int error =
       ChildProcess([] { return static_cast<int>(-sync_at_task_limit(false)); }).wait();
