@@ -81,6 +81,7 @@ constexpr Operations k_settling[] = {
 TEST_CASE_METHOD(OrderedFixture,
                  "ordered: answered before any sync, and kept locked until the row") {
   const std::size_t size = GENERATE(as<std::size_t>{}, 100, k_mib + 5);
+  environment.slow_down();  // Nothing is settled because a second is over.
   create("a", k_length);
   const OperationLog log(environment, &hold_stable);
   CHECK(append("a", 0, size, k_ordered) == committed(size));
@@ -114,6 +115,7 @@ TEST_CASE_METHOD(OrderedFixture,
 TEST_CASE_METHOD(OrderedFixture, "ordered: another operation settles first") {
   for (const Operations& operation : k_settling) {
     DYNAMIC_SECTION(operation.name) {
+      environment.slow_down();
       create("a", k_length);
       CHECK(append("a", 0, 100, k_ordered) == committed(100));
       CHECK(in_row("a") == 0);
