@@ -237,7 +237,8 @@ TEST_CASE("a log that nobody reads stops no server, whatever is asked") {
       TusServer::under(folder.path(), "/bin/bash", {"-c", R"(exec "$0" "$@" 2> log)"});
   const auto told = [&] {
     std::string text(4096, ' ');
-    text.resize(std::max<ssize_t>(::read(reader, text.data(), text.size()), 0));
+    const ssize_t size = ::read(reader, text.data(), text.size());
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
     return text;
   };
   told();
