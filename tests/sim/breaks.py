@@ -58,6 +58,10 @@ BREAKS = {
         HELD,
         {READ_ROW: "", BEGIN_LOCK: READ_ROW + BEGIN_LOCK},
     ),
+    "filesystem_sync_not_flushed": (
+        "storage/detail/sync_group.cpp",
+        {"    co_await round_.front()->file.sync_data();\n": ""},
+    ),
     "foreign_prefix_not_synced": (
         HELD,
         {"store_.stable.covers(id_, status_, state_->offset);": "true;"},

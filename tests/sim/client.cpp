@@ -309,7 +309,8 @@ Task<void> Client::choose() {
   if (what < 97) return clean();
   if (what < 98) return write_chunks();
   if (what < 99) return use_urls();
-  return chance().once_in(4) ? back_up() : use_urls();
+  if (chance().once_in(4)) return back_up();
+  return chance().once_in(2) ? commit_many() : use_urls();
 }
 
 Task<void> run_client(Executor&, Life& life, Service service, unsigned count) {

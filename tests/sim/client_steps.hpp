@@ -32,6 +32,7 @@ class Client {
   Task<void> append();
   Task<void> write();
   Task<void> write_chunks();
+  Task<void> commit_many();
   Task<void> look();
   Task<void> read();
   Task<void> remove();
@@ -51,6 +52,9 @@ class Client {
   void allow(Upload* upload, const std::system_error& error);
   Task<void> choose();
   Task<void> write_chunks_to(Upload& upload);
+  Task<void> leave_tail(Upload& upload);
+  Task<void> write_halves(Upload& upload, UploadWriter& writer, Piece piece);
+  Task<void> commit_one(Upload& upload, UploadWriter& writer, Piece piece);
   template <class T>
   Task<T> perhaps_stopped(Task<T> task);
 

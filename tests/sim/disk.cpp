@@ -205,16 +205,11 @@ void Disk::sync_folder(const std::string& folder) {
 
 void Disk::sync_all() {
   std::erase_if(files_, [](const std::weak_ptr<File>& file) { return file.expired(); });
-  bool must_flush = !pending_names_.empty();
   for (const auto& each : files_) {
     const FilePtr file = each.lock();
     if (file == nullptr) continue;
-    for (Change& change : file->pending) {
-      change.is_cached = true;
-      must_flush |= change.is_truncation || change.end() > file->stable.size();
-    }
+    for (Change& change : file->pending) change.is_cached = true;
   }
-  if (must_flush) flush();
   stable_names_ = names_;
   pending_names_.clear();
 }

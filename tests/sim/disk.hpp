@@ -19,8 +19,6 @@ struct Change {
   std::uint64_t offset = 0;  // Of a truncation: the new size.
   std::string bytes;
   bool is_cached = false;  // Written to the disk, which may forget it until it is told to flush.
-
-  std::uint64_t end() const { return offset + bytes.size(); }
 };
 
 /// A file or a folder. `now` is what programs see, `stable` what the next power cut leaves when it
@@ -66,7 +64,7 @@ class Disk {
 
   void sync(File& file);
   void sync_folder(const std::string& folder);
-  /// As XFS does it: the disk is told to flush only when a name or a size has changed.
+  /// The disk is not told to flush: XFS tells it only when its log has news.
   void sync_all();
   /// What a sync that fails does: dirty pages count as clean, whether they reached the disk or not.
   void lose_pending(File& file, Random& random);
