@@ -1,13 +1,13 @@
 #include "log.hpp"
 
 #include <chrono>
-#include <climits>
 #include <mutex>
 #include <poll.h>
 #include <string>
 #include <unistd.h>
 
 #include <boost/json/serialize.hpp>
+#include <climits>
 
 #include "header_values.hpp"
 
