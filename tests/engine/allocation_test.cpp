@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <exception>
 #include <fcntl.h>
-#include <filesystem>
 #include <memory>
 #include <new>
 #include <string>
@@ -35,6 +34,7 @@
 #include "../allocations.hpp"
 #include "../catch.hpp"
 #include "../driver_fixture.hpp"
+#include "../file_tools.hpp"
 #include "../temporary_folder.hpp"
 
 using namespace std::chrono_literals;
@@ -156,11 +156,6 @@ TEST_CASE("a pool that has a thread goes on without memory for another", "[alloc
   while (!first.completed || !second.completed) driver->wait(std::nullopt);
   CHECK(first.result == 0);
   CHECK(second.result == 0);
-}
-
-std::size_t open_descriptors() {
-  const std::filesystem::directory_iterator entries("/proc/self/fd");
-  return static_cast<std::size_t>(std::distance(begin(entries), end(entries)));
 }
 
 TEST_CASE("without memory a folder is not listed", "[allocation]") {

@@ -14,10 +14,6 @@ using namespace tidemark::test;
 
 namespace {
 
-std::string head_request(const std::string& location) {
-  return "HEAD " + location + " HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n\r\n";
-}
-
 /// A final upload whose parts became complete after it was created. `concat` are the others of
 /// them, each with a space behind it.
 std::string create_joinable(TusFixture& tus, const std::string& concat) {

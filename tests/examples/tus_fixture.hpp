@@ -77,6 +77,11 @@ inline std::string patch_header(std::string_view location, std::uint64_t offset,
          std::to_string(offset) + "\r\n" + std::string(more) + "\r\n\r\n";
 }
 
+/// A whole HEAD, for whoever does not wait for its answer at once.
+inline std::string head_request(std::string_view location) {
+  return "HEAD " + std::string(location) + " HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n\r\n";
+}
+
 /// `bytes` as one chunk of a chunked body.
 inline std::string chunk(std::string_view bytes) {
   char size[20];

@@ -20,6 +20,13 @@ void wait_until(const std::function<bool()>& happened) {
   while (!happened()) ::usleep(1000);
 }
 
+void wait_for_metric(HttpConnection& http, const std::string& line) {
+  wait_until([&] {
+    const std::string metrics = http.ask("GET", "/metrics", {}).body();
+    return metrics.find('\n' + line + '\n') != std::string::npos;
+  });
+}
+
 /// A PATCH of `length` bytes that are not all sent yet. Returns once the server has the first.
 std::unique_ptr<HttpConnection> begin_patch(TusFixture& tus, std::string_view location,
                                             std::size_t length, std::string_view first) {
@@ -69,10 +76,7 @@ TEST_CASE("a client that stalls and then goes away is noticed") {
   const std::string location = tus.create(10);
   auto client = begin_patch(tus, location, 10, "abc");
   client.reset();
-  wait_until([&] {
-    const std::string metrics = tus.http.ask("GET", "/metrics", {}).body();
-    return metrics.find("\ntus_connections 1\n") != std::string::npos;
-  });
+  wait_for_metric(tus.http, "tus_connections 1");
   CHECK(tus.offset(location) == 3);
 }
 
@@ -127,12 +131,9 @@ TEST_CASE("a PATCH that is taken over while it commits is told at once") {
   half_dead.send(std::string(committed, 'x'));
   wait_until([&] { return std::filesystem::file_size(tus.data_file(location)) == committed; });
   const auto began = std::chrono::steady_clock::now();
-  tus.http.send("HEAD " + location + " HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n\r\n");
+  tus.http.send(head_request(location));
   HttpConnection third(tus.server);
-  wait_until([&] {
-    const std::string metrics = third.ask("GET", "/metrics", {}).body();
-    return metrics.find("\ntidemark_take_overs_total 1\n") != std::string::npos;
-  });
+  wait_for_metric(third, "tidemark_take_overs_total 1");
   other.exec("ROLLBACK");
   // 503: this test took longer than the server's patience with a locked database.
   const unsigned status = half_dead.receive().result_int();
