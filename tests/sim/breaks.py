@@ -14,6 +14,16 @@ MOVE = "  const OffsetMove move = co_await move_offset(from, to);\n"
 READ_ROW = "    state_ = co_await store_.find_state(id_);\n"
 BEGIN_LOCK = "    try {\n      file_found ="
 
+
+def unlock(descriptor):
+    return f"""  Operation unlock;
+  unlock.kind = Operation::Kind::lock;
+  unlock.fd = {descriptor};
+  unlock.flags = LOCK_UN;
+  co_await perform_to_end(unlock);
+"""
+
+
 # Name: the file, and what is replaced in it by what.
 BREAKS = {
     "commit_before_sync": (HELD, {MAKE_STABLE: "", MOVE: MOVE + MAKE_STABLE}),
@@ -25,7 +35,13 @@ BREAKS = {
         "io/file.cpp",
         {"bytes = bytes.subspan(written);": "bytes = bytes.subspan(bytes.size());"},
     ),
-    "lock_released_early": (HELD, {MOVE: "  lock_.release();\n" + MOVE}),
+    "lock_released_early": (
+        HELD,
+        {
+            "#include <algorithm>\n": "#include <algorithm>\n#include <sys/file.h>\n",
+            MOVE: unlock("lock_.file().native_handle()") + MOVE,
+        },
+    ),
     "failed_sync_retried": (
         "io/file.cpp",
         {
@@ -81,14 +97,10 @@ BREAKS = {
         SESSION,
         {
             "#include <cstdint>\n": "#include <cstdint>\n#include <string_view>\n#include <sys/file.h>\n",
-            "  held_.wrote(offset": """  if (!alone && std::string_view(operation()) == "append") {
-    Operation unlock;
-    unlock.kind = Operation::Kind::lock;
-    unlock.fd = held_.file().native_handle();
-    unlock.flags = LOCK_UN;
-    co_await perform_to_end(unlock);
-  }
-  held_.wrote(offset""",
+            "  held_.wrote(offset": '  const bool full = alone || options().checksum != nullptr;\n'
+            '  if (!full && std::string_view(operation()) == "append") {\n'
+            + unlock("held_.file().native_handle()")
+            + "  }\n  held_.wrote(offset",
         },
     ),
     "database_not_synced": (
