@@ -9,7 +9,8 @@
 namespace tidemark {
 
 /// How long something took, counted in classes that double: class i holds durations below 2^i
-/// microseconds and not below half of that; the last one holds all that are longer.
+/// microseconds and not below half of that; the last one holds all that are longer. The sum is of
+/// whole microseconds.
 class LatencyHistogram {
  public:
   static constexpr std::size_t k_classes = 28;  // The last begins at 67 s.
@@ -18,6 +19,7 @@ class LatencyHistogram {
     const auto us = static_cast<std::uint64_t>(duration.count() < 0 ? 0 : duration.count() / 1000);
     const auto place = static_cast<std::size_t>(std::bit_width(us));
     ++counts_[place < k_classes ? place : k_classes - 1];
+    sum_ += std::chrono::microseconds(us);
   }
   const std::array<std::uint64_t, k_classes>& counts() const { return counts_; }
   std::uint64_t total() const {
@@ -25,9 +27,11 @@ class LatencyHistogram {
     for (const std::uint64_t count : counts_) sum += count;
     return sum;
   }
+  std::chrono::microseconds sum() const { return sum_; }
 
  private:
   std::array<std::uint64_t, k_classes> counts_{};
+  std::chrono::microseconds sum_{};
 };
 
 /// What a storage has done since it was opened, and what it is doing. A snapshot: the numbers are

@@ -29,7 +29,8 @@ using tidemark::Task;
 using tidemark::Upload;
 using tidemark::UploadReader;
 
-constexpr std::uint32_t k_max_header_bytes = 32 << 10;
+// Room for Upload-Concat with as many parts as it may have, each a whole URL of 100 bytes.
+constexpr std::uint32_t k_max_header_bytes = 64 << 10;
 constexpr std::size_t k_read_ahead_bytes = 1024;  // Of a body, while its header is read.
 constexpr std::size_t k_content_piece_bytes = std::size_t{256} << 10;
 // Of a content, in the kernel: a client that reads half of it has shown that it goes on.
@@ -117,6 +118,9 @@ Awaitable<void> Connection::run() {
     RequestParser parser;
     parser.header_limit(k_max_header_bytes);
     parser.body_limit(boost::none);
+#if BOOST_VERSION >= 109000           // Before, each trailer that Trailer announces was merged.
+    parser.merge_all_trailers(true);  // Upload-Checksum.
+#endif
     goes_on = co_await read_header(parser);
     if (!goes_on) break;
     in_request_ = true;

@@ -29,9 +29,9 @@ constexpr std::string_view k_base_path = "/files/";
 
 Task<std::unique_ptr<FinalUploads>> FinalUploads::open(tidemark::SQLiteStorage& storage,
                                                        std::filesystem::path folder,
-                                                       std::uint64_t max_size) {
+                                                       Options options) {
   Directory opened = co_await Directory::open(std::move(folder), true);
-  co_return std::unique_ptr<FinalUploads>(new FinalUploads(storage, std::move(opened), max_size));
+  co_return std::unique_ptr<FinalUploads>(new FinalUploads(storage, std::move(opened), options));
 }
 
 Task<void> FinalUploads::create(UploadId id, std::vector<UploadId> parts, std::string metadata) {
@@ -51,6 +51,7 @@ Task<std::optional<Upload>> FinalUploads::find(UploadId id) {
     Upload upload{id, {}};
     upload.parts = note->parts;
     upload.metadata = parse_metadata(note->metadata);
+    upload.expires_at = note->expires_at;
     Parts state;
     try {
       state = co_await look_at(std::move(note->parts));
@@ -85,13 +86,20 @@ Task<bool> FinalUploads::remove(UploadId id) {
   co_return removed;
 }
 
-Task<std::size_t> FinalUploads::remove_older(tidemark::SystemTime time) {
+std::optional<tidemark::SystemTime> FinalUploads::expiry_of(const FileStatus& note) const {
+  if (!options_.expire_after) return std::nullopt;
+  return note.modified_at + *options_.expire_after;
+}
+
+Task<std::size_t> FinalUploads::remove_expired() {
   std::size_t removed = 0;
+  if (!options_.expire_after) co_return removed;
+  const tidemark::SystemTime now = executor().environment().system_now();
   const std::vector<std::string> names = co_await folder_.list();
   for (const std::string& name : names) {
     const AsyncMutex::Guard alone = co_await mutex_.lock();
     const std::optional<FileStatus> status = co_await folder_.status(name.c_str());
-    if (!status || status->modified_at >= time) continue;
+    if (!status || *expiry_of(*status) > now) continue;
     const bool was_there = co_await folder_.unlink(name.c_str());
     if (was_there) ++removed;
   }
@@ -132,7 +140,7 @@ Task<FinalUploads::Parts> FinalUploads::look_at(std::vector<UploadId> parts) {
     if (!upload) throw HttpError(status::not_found, "a part of the final upload is not there");
     state.all_complete = state.all_complete && upload->completed;
     const std::uint64_t length = upload->length.value_or(upload->offset);
-    if (length > max_size_ - size) {
+    if (length > options_.max_size - size) {
       throw HttpError(status::payload_too_large, "the parts together are above Tus-Max-Size");
     }
     size += length;
@@ -152,9 +160,11 @@ Task<void> FinalUploads::add_note(UploadId id, std::string text) {
 
 Task<std::optional<FinalUploads::Note>> FinalUploads::find_note(UploadId id) {
   std::string text;
+  std::optional<tidemark::SystemTime> expires_at;
   try {
     File file = co_await folder_.open_for_reading(id.c_str());
     const FileStatus status = co_await file.status();
+    expires_at = expiry_of(status);
     text.resize(status.size);
     text.resize(co_await file.read_at(0, std::as_writable_bytes(std::span(text))));
   } catch (const std::system_error& error) {
@@ -163,7 +173,8 @@ Task<std::optional<FinalUploads::Note>> FinalUploads::find_note(UploadId id) {
   if (!text.ends_with(k_end)) co_return std::nullopt;
   text.pop_back();
   const std::size_t line = text.find('\n');
-  co_return Note{parse_concat(text.substr(0, line), k_base_path).parts, text.substr(line + 1)};
+  co_return Note{parse_concat(text.substr(0, line), k_base_path).parts, text.substr(line + 1),
+                 expires_at};
 }
 
 }  // namespace tus

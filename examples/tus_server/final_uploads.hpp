@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -24,10 +25,15 @@ namespace tus {
 /// whoever awaits them.
 class FinalUploads {
  public:
-  /// `max_size` bounds what parts may be joined. Both outlive it: the storage, and its engine.
+  struct Options {
+    std::uint64_t max_size = tidemark::Storage::k_max_length;  // Of what is joined.
+    std::optional<std::chrono::seconds> expire_after = {};     // Until it is joined.
+  };
+
+  /// Both outlive it: the storage, and its engine.
   static tidemark::Task<std::unique_ptr<FinalUploads>> open(tidemark::SQLiteStorage& storage,
                                                             std::filesystem::path folder,
-                                                            std::uint64_t max_size);
+                                                            Options options);
 
   tidemark::Executor& executor() const { return folder_.executor(); }
 
@@ -38,8 +44,8 @@ class FinalUploads {
   tidemark::Task<std::optional<tidemark::Upload>> find(tidemark::UploadId id);
   /// Forgets an upload that is still to be joined. False when it is none of these.
   tidemark::Task<bool> remove(tidemark::UploadId id);
-  /// Forgets those that were asked for before `time`; gives how many.
-  tidemark::Task<std::size_t> remove_older(tidemark::SystemTime time);
+  /// Forgets those that have expired; gives how many.
+  tidemark::Task<std::size_t> remove_expired();
   /// Forgets those that can never be joined, because a part is gone; gives how many.
   tidemark::Task<std::size_t> remove_hopeless();
 
@@ -47,23 +53,25 @@ class FinalUploads {
   struct Note {
     std::vector<tidemark::UploadId> parts;
     std::string metadata;
+    std::optional<tidemark::SystemTime> expires_at;
   };
   struct Parts {
     bool all_complete = true;
     std::optional<std::uint64_t> length = 0;  // None while a part's is not known.
   };
 
-  FinalUploads(tidemark::SQLiteStorage& storage, tidemark::Directory folder, std::uint64_t max_size)
-      : storage_(storage), folder_(std::move(folder)), max_size_(max_size) {}
+  FinalUploads(tidemark::SQLiteStorage& storage, tidemark::Directory folder, Options options)
+      : storage_(storage), folder_(std::move(folder)), options_(options) {}
 
   tidemark::Task<Parts> look_at(std::vector<tidemark::UploadId> parts);
   tidemark::Task<void> add_note(tidemark::UploadId id, std::string text);
   tidemark::Task<std::optional<Note>> find_note(tidemark::UploadId id);
   tidemark::Task<bool> is_hopeless(tidemark::UploadId id);
+  std::optional<tidemark::SystemTime> expiry_of(const tidemark::FileStatus& note) const;
 
   tidemark::SQLiteStorage& storage_;
   tidemark::Directory folder_;
-  const std::uint64_t max_size_;
+  const Options options_;
   // Held from the look at a note until what follows from it is done: a note that was removed is
   // joined no more. One join at a time, because each holds a descriptor for each part.
   tidemark::AsyncMutex mutex_;

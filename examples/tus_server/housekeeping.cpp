@@ -21,9 +21,6 @@ using tidemark::Task;
 struct House {
   Storage& storage;
   FinalUploads& finals;
-  const std::optional<std::chrono::seconds> expire_after;
-
-  tidemark::Executor& executor() const { return storage.executor(); }
 };
 
 Task<void> sweep(House& house) {
@@ -38,10 +35,7 @@ Task<void> sweep(House& house) {
 Task<void> clean_once(House& house, bool is_hourly) {
   try {
     std::size_t expired = co_await house.storage.cleanup_expired_uploads();
-    if (house.expire_after) {
-      const tidemark::SystemTime now = house.executor().environment().system_now();
-      expired += co_await house.finals.remove_older(now - *house.expire_after);
-    }
+    expired += co_await house.finals.remove_expired();
     if (expired > 0) log("expired", {{"uploads", expired}});
     if (is_hourly) co_await sweep(house);
   } catch (const std::exception& error) {
@@ -68,10 +62,9 @@ Task<void> end(tidemark::Scope& scope) {
 
 }  // namespace
 
-Housekeeping::Housekeeping(tidemark::Engine& engine, Storage& storage, FinalUploads& finals,
-                           std::optional<std::chrono::seconds> expire_after)
+Housekeeping::Housekeeping(tidemark::Engine& engine, Storage& storage, FinalUploads& finals)
     : engine_(engine), scope_(storage.executor()) {
-  scope_.spawn(keep_house({storage, finals, expire_after}));
+  scope_.spawn(keep_house({storage, finals}));
 }
 
 Housekeeping::~Housekeeping() {

@@ -1,8 +1,5 @@
 #pragma once
 
-#include <chrono>
-#include <optional>
-
 #include <tidemark/engine/engine.hpp>
 #include <tidemark/engine/scope.hpp>
 #include <tidemark/storage/storage.hpp>
@@ -11,13 +8,12 @@
 
 namespace tus {
 
-/// Deletes uploads that have expired, and final uploads whose parts did not come within
-/// `expire_after`, each minute, and what a crash left behind or can never be joined, each hour,
-/// until it is destroyed. Not to be destroyed by an engine's thread.
+/// Deletes uploads and unfinished final uploads that have expired, each minute, and what a crash
+/// left behind or can never be joined, each hour, until it is destroyed. Not to be destroyed by an
+/// engine's thread.
 class Housekeeping {
  public:
-  Housekeeping(tidemark::Engine& engine, tidemark::Storage& storage, FinalUploads& finals,
-               std::optional<std::chrono::seconds> expire_after);
+  Housekeeping(tidemark::Engine& engine, tidemark::Storage& storage, FinalUploads& finals);
   ~Housekeeping();
   Housekeeping(const Housekeeping&) = delete;
   Housekeeping& operator=(const Housekeeping&) = delete;

@@ -55,13 +55,11 @@ int serve(tus::Options options) {
   const auto storage =
       tidemark::sync_wait(engine, tidemark::SQLiteStorage::open(engine, options.storage));
   const auto finals = tidemark::sync_wait(
-      engine, tus::FinalUploads::open(
-                  *storage, options.data / "unfinished",
-                  options.service.protocol.max_size.value_or(tidemark::Storage::k_max_length)));
+      engine, tus::FinalUploads::open(*storage, options.data / "unfinished", options.finals));
   {
     tus::Service service(*storage, *finals, options.service);
     tus::Server server(service, options.server);
-    tus::Housekeeping housekeeping(engine, *storage, *finals, options.service.expire_after);
+    tus::Housekeeping housekeeping(engine, *storage, *finals);
     const bool is_ipv6 = options.server.host.find(':') != std::string::npos;
     const std::string host = is_ipv6 ? '[' + options.server.host + ']' : options.server.host;
     std::printf("listening on http://%s:%u%s\n", host.c_str(), server.port(),

@@ -26,6 +26,8 @@ class Text {
       line(std::string(name) + "_bucket{le=\"" + (last ? "+Inf" : std::to_string(end)) + "\"}",
            below);
     }
+    const double seconds = std::chrono::duration<double>(histogram.sum()).count();
+    text_ += std::string(name) + "_sum " + std::to_string(seconds) + '\n';
     line(std::string(name) + "_count", below);
   }
 

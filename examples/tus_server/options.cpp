@@ -20,6 +20,9 @@ constexpr std::size_t k_bytes_in_flight = std::size_t{24} << 20;
 // While another process has the database locked. Short: a server that leaves waits for it.
 constexpr std::chrono::seconds k_commit_timeout{1};
 
+// While another process writes the upload: one that leaves takes 5 s, and clients do not wait long.
+constexpr std::chrono::seconds k_lock_timeout{10};
+
 struct Arguments {
   std::string listen = "127.0.0.1:8080";
   std::string data = "data";
@@ -89,7 +92,8 @@ void declare(CLI::App& app, Arguments& to) {
       ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
   app.add_option(
          "--quota", to.quota,
-         "Most bytes that unfinished uploads may announce in all; finished ones do not count")
+         "Most bytes that unfinished uploads may announce in all, each at its creation; finished "
+         "ones do not count")
       ->type_name("BYTES")
       ->transform(CLI::AsSizeValue(true).description(""))
       ->check(CLI::Range(std::uint64_t{1}, k_max_bytes).description(""));
@@ -117,7 +121,8 @@ void declare(CLI::App& app, Arguments& to) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1000000));
   app.add_option("--idle-timeout", to.idle_timeout,
-                 "Seconds without a byte after which a connection is closed")
+                 "Seconds without a byte, or with a trickle of less than 256 bytes a second, after "
+                 "which a connection is closed")
       ->capture_default_str()
       ->check(CLI::Range(1, 86400));
 }
@@ -131,14 +136,20 @@ Options to_options(const Arguments& from) {
   options.storage.upload_dir = options.data / "uploads";
   options.storage.durability = from.durability;
   options.storage.commit_timeout = k_commit_timeout;
+  options.storage.lock_timeout = k_lock_timeout;
   options.service.protocol.base_path = from.base_path;
   if (from.max_size > 0) {
     options.storage.max_upload_bytes = from.max_size;
     options.service.protocol.max_size = from.max_size;
+    options.finals.max_size = from.max_size;
   }
-  if (from.quota > 0) options.storage.max_reserved_bytes = from.quota;
+  if (from.quota > 0) {
+    options.storage.max_reserved_bytes = from.quota;
+    options.service.protocol.permits_deferred_length = false;
+  }
   if (from.expire_after > 0) {
     options.service.expire_after = std::chrono::seconds(std::lround(from.expire_after));
+    options.finals.expire_after = options.service.expire_after;
   }
   const std::size_t colon = from.listen.rfind(':');
   options.server.host = from.listen.substr(0, colon);

@@ -13,6 +13,7 @@ struct Options {
   std::filesystem::path data = "data";
   tidemark::EngineOptions engine = {};
   tidemark::StorageOptions storage = {};
+  FinalUploads::Options finals = {};
   Service::Options service = {};
   ServerOptions server = {};
 };

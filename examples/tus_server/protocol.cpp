@@ -1,6 +1,7 @@
 #include "protocol.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <string_view>
 #include <utility>
 
@@ -24,8 +25,9 @@ using tidemark::UploadId;
 
 constexpr std::string_view k_version = "1.0.0";
 constexpr std::string_view k_extensions =
-    "creation,creation-with-upload,creation-defer-length,termination,expiration,checksum,"
-    "checksum-trailer,concatenation,concatenation-unfinished";
+    "creation,creation-with-upload,termination,expiration,checksum,checksum-trailer,concatenation,"
+    "concatenation-unfinished";
+constexpr std::string_view k_deferring_extension = ",creation-defer-length";
 constexpr std::string_view k_methods = "POST, GET, HEAD, PATCH, DELETE, OPTIONS";
 constexpr std::string_view k_asked_headers =
     "Authorization, Content-Type, If-None-Match, If-Range, Range, Tus-Resumable, Upload-Checksum, "
@@ -114,6 +116,9 @@ action::Create interpret_creation(const RequestHeader& request, const ProtocolOp
   const auto deferred = value_of(request, "Upload-Defer-Length");
   if (deferred && *deferred != "1") {
     throw HttpError(status::bad_request, "Upload-Defer-Length is not 1");
+  }
+  if (deferred && !options.permits_deferred_length) {
+    throw HttpError(status::bad_request, "this server has a quota: Upload-Length must be there");
   }
   const bool is_final = !create.concatenation.parts.empty();
   if (is_final ? create.length || deferred : create.length.has_value() == deferred.has_value()) {
@@ -254,7 +259,9 @@ Response make_error(const HttpError& error, const ProtocolOptions& options) {
 Response tell_capabilities(const ProtocolOptions& options) {
   Response response = make_response(status::no_content);
   response.set("Tus-Version", k_version);
-  response.set("Tus-Extension", k_extensions);
+  std::string extensions(k_extensions);
+  if (options.permits_deferred_length) extensions += k_deferring_extension;
+  response.set("Tus-Extension", extensions);
   response.set("Tus-Checksum-Algorithm", k_digest_algorithms);
   if (options.max_size) response.set("Tus-Max-Size", std::to_string(*options.max_size));
   response.set(field::access_control_allow_methods, k_methods);
@@ -369,10 +376,17 @@ std::string format_listing(const std::vector<Upload>& uploads,
   return text + "],\"next\":" + (after ? '"' + std::string(after->view()) + '"' : "null") + '}';
 }
 
-UploadId make_id(bool partial) {
+UploadId make_id(bool partial, std::chrono::system_clock::time_point now) {
+  constexpr std::uint64_t k_end_of_time = std::uint64_t{1} << 48;
+  constexpr std::size_t k_time_digits = 12;
   thread_local boost::uuids::random_generator generate;
   std::string id = boost::uuids::to_string(generate());
   std::erase(id, '-');
+  const auto since = std::chrono::floor<std::chrono::milliseconds>(now.time_since_epoch()).count();
+  const std::uint64_t left = (k_end_of_time - static_cast<std::uint64_t>(since)) % k_end_of_time;
+  char time[k_time_digits + 1];
+  std::snprintf(time, sizeof time, "%012jx", static_cast<std::uintmax_t>(left));
+  id.replace(0, k_time_digits, time);
   return partial ? id + std::string(k_partial_suffix) : id;
 }
 

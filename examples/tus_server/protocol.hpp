@@ -30,6 +30,7 @@ using Response = http::response<http::string_body>;
 struct ProtocolOptions {
   std::string base_path = "/files/";  // Begins and ends with a slash.
   std::optional<std::uint64_t> max_size = {};
+  bool permits_deferred_length = true;
 };
 
 /// What a request asks for, as its header says it; the body is still to come.
@@ -103,8 +104,9 @@ Content describe_content(const RequestHeader& request, const action::GetContent&
 std::string format_listing(const std::vector<tidemark::Upload>& uploads,
                            const std::optional<tidemark::UploadId>& next);
 
-/// A new id. That of a partial upload says so, since storage has no word for it.
-tidemark::UploadId make_id(bool partial);
+/// A new id: the time that is left, so that the newest comes first in a listing, and 74 random
+/// bits. That of a partial upload says so, since storage has no word for it.
+tidemark::UploadId make_id(bool partial, std::chrono::system_clock::time_point now);
 bool is_partial(const tidemark::UploadId& id);
 
 }  // namespace tus

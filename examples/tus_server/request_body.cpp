@@ -19,6 +19,8 @@ constexpr std::size_t k_slow_piece_bytes = std::size_t{4} << 10;
 constexpr std::size_t k_max_piece_bytes = std::size_t{512} << 10;
 // For how long a piece is held that is not full.
 constexpr std::chrono::milliseconds k_hold{50};
+// A client that sends fewer bytes than these a second runs out of its time, if slowly.
+constexpr Clock::duration k_time_for_a_byte = Clock::duration(std::chrono::seconds(1)) / 256;
 
 /// A completion condition of Asio: its own ones read no more than 64 KiB in a call.
 std::size_t all_at_once(const boost::system::error_code& error, std::size_t /*read*/) {
@@ -82,7 +84,8 @@ Awaitable<std::size_t> RequestBody::receive(std::span<std::byte> piece) {
   client_.set_time_limit(k_hold);
   const std::size_t size =
       announced_ ? co_await receive_known(piece) : co_await receive_chunks(piece);
-  waited_ = size > 0 ? Clock::duration::zero() : waited_ + (Clock::now() - began);
+  waited_ += Clock::now() - began;
+  waited_ -= std::min<Clock::duration>(waited_, k_time_for_a_byte * size);
   if (client_.interrupted && is_open()) state_ = State::interrupted;
   const bool fast = size == piece.size();
   starved_ = is_open() && !fast;

@@ -28,7 +28,7 @@ class RequestBody {
     open,
     complete,     // All of it was received.
     broken_off,   // The client went away in the middle.
-    timed_out,    // Nothing came for too long.
+    timed_out,    // Nothing came for too long, or too little.
     interrupted,  // By ClientSocket::interrupt.
     malformed,    // Its chunks are not as HTTP says.
   };
@@ -68,7 +68,7 @@ class RequestBody {
   bool client_waits_;      // For "100 Continue".
   bool starved_ = false;   // What was received is too little to go on with.
   bool readable_ = false;  // The socket is, if only to say that the client has gone.
-  // For the client since its last byte; what the server itself needs is not the client's idleness.
+  // For the client, less what its bytes are worth; what the server itself needs is not counted.
   Clock::duration waited_{};
 };
 

@@ -24,12 +24,14 @@ using tidemark::Task;
 using tidemark::Upload;
 using tidemark::UploadId;
 
-/// Ends the present writer, if there is one, so that the offset told is the one that stays.
-Task<std::optional<Upload>> settle_upload(SQLiteStorage& storage, UploadId id) {
+/// Ends the present writer, if there is one, so that the offset told is the one that stays. With an
+/// offset, not one that is further than that.
+Task<std::optional<Upload>> settle_upload(SQLiteStorage& storage, UploadId id,
+                                          std::optional<std::uint64_t> offset) {
   std::optional<Upload> upload = co_await storage.get_upload(id);
   if (!upload || upload->completed) co_return upload;
   try {
-    tidemark::WriterOptions options{.offset = {}, .take_over = true};
+    tidemark::WriterOptions options{.offset = offset, .take_over = true};
     const auto writer = co_await storage.open_writer(id, options);
     co_await writer->close();
   } catch (const StorageError& error) {
@@ -109,17 +111,20 @@ Awaitable<Response> Service::answer(const action::Capabilities& /*wanted*/, Exch
 }
 
 Awaitable<Response> Service::answer(const action::Create& wanted, Exchange exchange) {
-  const UploadId id = make_id(wanted.concatenation.partial);
+  const tidemark::SystemTime now = storage_.executor().environment().system_now();
+  const UploadId id = make_id(wanted.concatenation.partial, now);
   Response response = make_response(status::created);
   response.set(field::location, options_.protocol.base_path + std::string(id.view()));
   if (!wanted.concatenation.parts.empty()) {
     co_await create_final(id, wanted, exchange.request);
+    if (options_.expire_after) {
+      const Upload upload = co_await find(id);
+      add_expiry(response, upload);
+    }
     co_return response;
   }
   std::optional<tidemark::SystemTime> expires_at;
-  if (options_.expire_after) {
-    expires_at = storage_.executor().environment().system_now() + *options_.expire_after;
-  }
+  if (options_.expire_after) expires_at = now + *options_.expire_after;
   tidemark::Metadata metadata = wanted.metadata;
   co_await tidemark::async(
       storage_.create_upload(id, wanted.length, std::move(metadata), expires_at), k_await);
@@ -172,8 +177,8 @@ Awaitable<Upload> Service::find(UploadId id) {
   co_return upload;
 }
 
-Awaitable<Upload> Service::settle(UploadId id) {
-  return find_by(settle_upload(storage_, id), id);
+Awaitable<Upload> Service::settle(UploadId id, std::optional<std::uint64_t> offset) {
+  return find_by(settle_upload(storage_, id, offset), id);
 }
 
 Awaitable<bool> Service::receive(UploadId id, std::uint64_t offset,
@@ -207,7 +212,7 @@ Awaitable<bool> Service::receive_first(UploadId id, const action::Create& wanted
 }
 
 Awaitable<void> Service::tell_length(const action::Append& wanted) {
-  const Upload upload = co_await settle(wanted.id);
+  const Upload upload = co_await settle(wanted.id, wanted.offset);
   if (!upload.parts.empty()) {
     throw HttpError(status::forbidden, "a final upload has the length of its parts");
   }

@@ -51,8 +51,9 @@ class Service {
   Counters counters;
 
  private:
-  /// The same, after the present writer has ended.
-  Awaitable<tidemark::Upload> settle(tidemark::UploadId id);
+  /// The same, after the present writer has ended; with an offset, unless it is further than that.
+  Awaitable<tidemark::Upload> settle(tidemark::UploadId id,
+                                     std::optional<std::uint64_t> offset = {});
   /// What `look` gives, else the final upload that is still to be joined.
   Awaitable<tidemark::Upload> find_by(tidemark::Task<std::optional<tidemark::Upload>> look,
                                       tidemark::UploadId id);

@@ -167,6 +167,16 @@ TEST_CASE("uploads are listed page by page") {
   CHECK(last.body().find(R"("next":null)") != std::string::npos);
 }
 
+TEST_CASE("the newest upload is listed first") {
+  TusFixture tus;
+  const std::string older = tus.create(5);
+  std::string newer = older;
+  while (newer.substr(0, 19) == older.substr(0, 19))
+    newer = tus.create(5);  // The same millisecond.
+  const HttpResponse listing = tus.http.ask("GET", "/files/?limit=1", {});
+  CHECK(listing.body().find(newer.substr(7)) != std::string::npos);
+}
+
 TEST_CASE("a page of the list is of moderate size, and the next one goes on") {
   TusFixture tus;
   std::string metadata = "a ";

@@ -240,11 +240,25 @@ TEST_CASE("bounds of a final upload") {
   CHECK(field(refused, "Tus-Max-Size") == "10");
 
   const std::string empty = tus.create(0, {{"Upload-Concat", "partial"}});
+  const std::string url =
+      "https://uploads.of.a.long.name.example:8443" + empty;  // As clients send.
   std::string parts;
-  for (int i = 0; i < 511; ++i) parts += empty + ' ';
+  for (int i = 0; i < 511; ++i) parts += url + ' ';
   CHECK(finish(parts).result_int() == 201);
-  CHECK(finish(parts + empty).result_int() == 201);
-  CHECK(finish(parts + empty + ' ' + empty).result_int() == 400);
+  CHECK(finish(parts + url).result_int() == 201);
+  CHECK(finish(parts + url + ' ' + url).result_int() == 400);
+}
+
+TEST_CASE("a final upload that is unfinished expires, and says when") {
+  TusFixture tus({"--expire-after", "1h"});
+  const std::string part = tus.create(3, {{"Upload-Concat", "partial"}});
+  const HttpResponse created = tus.tus("POST", "/files/", {{"Upload-Concat", "final;" + part}});
+  CHECK(field(created, "Upload-Expires").ends_with(" GMT"));
+  const std::string location = field(created, "Location");
+  CHECK(field(tus.head(location), "Upload-Expires") == field(created, "Upload-Expires"));
+  REQUIRE(tus.patch(part, 0, "abc").result_int() == 204);
+  CHECK(field(tus.head(location), "Upload-Expires").empty());
+  CHECK(tus.content(location) == "abc");
 }
 
 TEST_CASE("bounds of the server are told from a full disk") {
@@ -253,4 +267,8 @@ TEST_CASE("bounds of the server are told from a full disk") {
   REQUIRE(!location.empty());
   CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "41"}}).result_int() == 507);
   CHECK(tus.tus("POST", "/files/", {{"Upload-Length", "40"}}).result_int() == 201);
+  // What tells no length would be bounded by nothing.
+  CHECK(tus.tus("POST", "/files/", {{"Upload-Defer-Length", "1"}}).result_int() == 400);
+  CHECK(field(tus.tus("OPTIONS", "/files/", {}), "Tus-Extension").find("defer") ==
+        std::string::npos);
 }

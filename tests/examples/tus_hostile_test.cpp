@@ -102,13 +102,13 @@ TEST_CASE("a header that takes too long or is too long is cut off") {
     CHECK(http.has_ended());
   }
   SECTION("endless") {
-    http.send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + std::string(40 << 10, 'x'));
+    http.send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + std::string(72 << 10, 'x'));
     CHECK(http.receive().result_int() == 431);
     CHECK(http.has_ended());
   }
   SECTION("many fields") {
     std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
-    while (text.size() < (40 << 10)) text += "X-Many: x\r\n";
+    while (text.size() < (72 << 10)) text += "X-Many: x\r\n";
     http.send(text);
     CHECK(http.receive().result_int() == 431);
     CHECK(http.has_ended());
@@ -116,8 +116,8 @@ TEST_CASE("a header that takes too long or is too long is cut off") {
   SECTION("at the bound") {
     std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
     const auto more = GENERATE(as<std::size_t>{}, 0, 1, 2);
-    while (text.size() < (32 << 10) - 100) text += "X-Many: x\r\n";
-    text += "X: " + std::string((32 << 10) - 1 + more - text.size() - 7, 'x') + "\r\n\r\n";
+    while (text.size() < (64 << 10) - 100) text += "X-Many: x\r\n";
+    text += "X: " + std::string((64 << 10) - 1 + more - text.size() - 7, 'x') + "\r\n\r\n";
     http.send(text);
     CHECK(http.receive().result_int() == (more < 2 ? 200 : 431));
   }
@@ -133,6 +133,24 @@ TEST_CASE("a body that stalls is cut off and what arrived is kept") {
   CHECK(http.has_ended());
   HttpConnection other(tus.server);
   CHECK(field(other.ask("HEAD", location, {{"Tus-Resumable", "1.0.0"}}), "Upload-Offset") == "3");
+}
+
+TEST_CASE("a body that trickles is cut off and what arrived is kept") {
+  TusFixture tus({"--idle-timeout", "1"});
+  const std::string location = tus.create(100'000);
+  HttpConnection client(tus.server);
+  client.send(patch_header(location, 0, "Content-Length: 100000"));
+  std::uint64_t sent = 0;
+  for (; client.socket().available() == 0; ++sent) {
+    client.send("x");
+    ::usleep(100'000);  // It is being slow that is tested.
+  }
+  CHECK(client.receive().result_int() == 408);
+  HttpConnection other(tus.server);
+  const HttpResponse told = other.ask("HEAD", location, {{"Tus-Resumable", "1.0.0"}});
+  const std::uint64_t offset = std::stoull(field(told, "Upload-Offset"));
+  CHECK(offset > 0);
+  CHECK(offset <= sent);
 }
 
 TEST_CASE("a client is not cut off for what the server waited") {

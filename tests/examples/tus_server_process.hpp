@@ -59,8 +59,8 @@ class TusServer {
   }
 
   static std::vector<std::string> arguments(std::vector<std::string> options, unsigned short port) {
-    options.insert(options.begin(),
-                   {"--listen", "127.0.0.1:" + std::to_string(port), "--data", "data"});
+    options.insert(options.begin(), {"--listen", "127.0.0.1:" + std::to_string(port), "--data",
+                                     "data", "--threads", "2"});
     return options;
   }
 

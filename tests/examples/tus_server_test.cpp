@@ -249,6 +249,8 @@ TEST_CASE("the page, the health and the metrics are served") {
   const std::string metrics = tus.http.ask("GET", "/metrics", {}).body();
   CHECK(metrics.find("\ntidemark_uploads_created_total 1\n") != std::string::npos);
   CHECK(metrics.find("\ntus_connections 1\n") != std::string::npos);
+  CHECK(metrics.find("\ntidemark_append_seconds_sum 0.000000\n") != std::string::npos);
+  CHECK(metrics.find("\ntidemark_commit_seconds_count 1\n") != std::string::npos);
   const HttpResponse page = tus.http.ask("GET", "/", {});
   CHECK(field(page, "Content-Type") == "text/html; charset=utf-8");
   CHECK(field(page, "Content-Security-Policy").starts_with("default-src 'self'"));

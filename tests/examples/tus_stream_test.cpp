@@ -114,10 +114,23 @@ TEST_CASE("a PATCH that comes late does not end the present one") {
   TusFixture tus;
   const std::string location = tus.create(10);
   auto client = begin_patch(tus, location, 10, "abc");
-  CHECK(tus.patch(location, 2, "x").result_int() == 409);
+  Fields fields{{"Upload-Length", "10"}};  // Also where the request tells the length once more.
+  if (GENERATE(true, false)) fields.clear();
+  CHECK(tus.patch(location, 2, "x", fields).result_int() == 409);
   client->send("defghij");
   CHECK(client->receive().result_int() == 204);
   CHECK(client->ask("GET", location, {}).body() == "abcdefghij");
+}
+
+TEST_CASE("an upload that another process writes is locked") {
+  TusFixture tus;
+  const std::string location = tus.create(10);
+  PlainFile other(tus.data_file(location));
+  other.lock();
+  CHECK(tus.patch(location, 0, "abc").result_int() == 423);
+  other.unlock();
+  HttpConnection next(tus.server);
+  CHECK(next.ask("HEAD", location, {{"Tus-Resumable", "1.0.0"}}).result_int() == 200);
 }
 
 TEST_CASE("a PATCH that is taken over while it commits is told at once") {

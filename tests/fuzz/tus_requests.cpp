@@ -117,7 +117,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Model model;
   for (int requests = 0; requests < 64 && !text.empty(); ++requests) {
     http::request_parser<http::empty_body> parser;
-    parser.header_limit(32 << 10);
+    parser.header_limit(64 << 10);
     boost::system::error_code error;
     text.remove_prefix(parser.put(boost::asio::buffer(text.data(), text.size()), error));
     if (error || !parser.is_header_done()) return 0;
