@@ -99,7 +99,9 @@ Options parse(int argc, char** argv) {
       ->type_name("BYTES")
       ->transform(CLI::AsSizeValue(true).description(""))
       ->check(CLI::Range(k_min_chunk_bytes, k_max_chunk_bytes).description(""));
-  app.add_option("--parallel", options.parallel, "Connections that send a piece of FILE each")
+  app.add_option(
+         "--parallel", options.parallel,
+         "Connections that send a piece of FILE each; a later run goes on with the same number")
       ->capture_default_str()
       ->check(CLI::Range(std::size_t{1}, k_max_parallel));
   app.add_option("FILE", options.file, "What to send")->required();

@@ -8,6 +8,8 @@
 #include <unistd.h>
 #include <vector>
 
+#include <tidemark/storage/file_url_storage.hpp>
+
 #include "loop_filesystem.hpp"
 #include "sanitizers.hpp"
 #include "sqlite_protocol.hpp"
@@ -99,6 +101,34 @@ TEST_CASE_METHOD(ProtocolFixture,
   }
   CHECK(written + errors.size() == k_uploads);
   check_nothing_left();
+}
+
+TEST_CASE_METHOD(ProtocolFixture, "without a free descriptor nothing is made or opened") {
+  if (k_address_sanitizer) {
+    WARN("not shown: UBSan, which comes with it, asks through a pipe of what type an object is");
+    return;
+  }
+  create_at("a", 100, 1000);
+  FileURLStorage urls(engine, folder.path() / ".tus_urls.json");
+  wait(urls.set_url("a", "http://host/a"));
+  {
+    const ResourceLimit limit(RLIMIT_NOFILE, 64);
+    std::vector<int> taken;
+    while (taken.empty() || taken.back() >= 0) taken.push_back(::dup(0));
+    CHECK(error_of((**this).create_upload("b", 10, Metadata())) == Errc::io_error);
+    CHECK(error_of(SQLiteStorage::open(engine, options())) == Errc::io_error);
+    CHECK(error_of(urls.set_url("a", "http://host/b")) == Errc::io_error);
+    CHECK(wait((**this).get_upload("a"))->offset == 100);
+    for (const int each : taken) {
+      if (each >= 0) ::close(each);
+    }
+  }
+  CHECK_FALSE(wait((**this).get_upload("b")));
+  create("b", 10);
+  CHECK(wait(urls.get_url("a")) == "http://host/a");
+  wait(urls.set_url("a", "http://host/b"));
+  CHECK(wait(urls.get_url("a")) == "http://host/b");
+  check_and_finish("a", 100, 1000);
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "without memory what takes much is refused, and others go on") {
