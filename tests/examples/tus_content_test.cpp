@@ -93,8 +93,8 @@ TEST_CASE("a range beyond an upload of unknown length says how long it is by now
 }
 
 TEST_CASE("a client that goes on reading is not cut off, however slow it is") {
+  const std::string bytes = test_text(1, k_large);  // Before the connection's second begins.
   TusFixture tus({"--idle-timeout", "1"});
-  const std::string bytes = test_text(1, k_large);
   const std::string location = tus.create(k_large);
   REQUIRE(tus.patch(location, 0, bytes).result_int() == 204);
   SlowReader reader(tus.server, location);
