@@ -32,7 +32,7 @@ struct OpenFile {
 /// How often what goes wrong: once in so many operations; 0 is never.
 struct FaultRates {
   std::uint64_t short_transfer = 0;
-  std::uint64_t interrupted = 0;  // EINTR, EAGAIN.
+  std::uint64_t interrupted = 0;  // EINTR; EAGAIN, of reads, writes and locks.
   std::uint64_t failed = 0;       // EIO.
   std::uint64_t full = 0;         // ENOSPC.
   std::uint64_t failed_sync = 0;  // EIO or ENOSPC, and the dirty pages are dropped.
