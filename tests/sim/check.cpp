@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "client_support.hpp"
 #include "judge.hpp"
 
 namespace tidemark::sim {
@@ -12,7 +13,10 @@ Task<void> check_upload(Life& life, Service service, Upload& upload, bool after_
   const std::optional<tidemark::Upload> found = co_await service.storage.get_upload(upload.id);
   if (service.process.is_dead()) co_return;
   std::optional<Row> row;
-  if (found) row = Row{found->offset, found->length};
+  if (found) {
+    row = Row{found->offset, found->length, found->expires_at, text_of(found->metadata)};
+    if (!found->metadata_error.empty()) upload.fail(found->metadata_error);
+  }
   judge(upload, row, life.machine, after_cut);
   if (after_cut) settle(upload, row, life.machine);
 }

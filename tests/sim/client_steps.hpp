@@ -1,7 +1,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -21,6 +23,20 @@ class Client {
   Task<void> step();
 
  private:
+  /// What was known of an upload before an operation.
+  struct Facts {
+    explicit Facts(const Upload& upload);
+
+    Upload::Presence presence;
+    std::uint64_t durable;
+    std::optional<std::uint64_t> length;
+    bool complete;
+    std::size_t expiry;
+    std::size_t metadata;
+  };
+  /// What a writer does.
+  struct Writing;
+
   Random& chance() { return life_.machine.chance(); }
   bool is_dead() const { return process_.is_dead(); }
   /// One that may be there; null when there is none.
@@ -33,8 +49,18 @@ class Client {
   Task<void> write();
   Task<void> write_chunks();
   Task<void> commit_many();
+  Task<void> look_around();
   Task<void> look();
+  Task<void> list();
+  Task<void> list_expired();
   Task<void> read();
+  Task<void> read_beginning();
+  Task<void> check_cleaned(const Upload& upload, SystemTime now);
+  Task<void> follow();
+  Task<void> await_offset();
+  Task<void> count();
+  Task<void> set_metadata();
+  Task<void> set_expiry();
   Task<void> remove();
   Task<void> concatenate();
   Task<void> release();
@@ -51,6 +77,11 @@ class Client {
   /// Whether an operation on `upload` may have failed so. Throws Violation when not.
   void allow(Upload* upload, const std::system_error& error);
   Task<void> choose();
+  Task<bool> write_piece(Writing& writing);
+  WriterOptions some_options(const Upload& upload, Checksum* checksum);
+  void check_writer(const Writing& writing, const AppendResult& result, std::uint64_t before);
+  /// What is told of an upload is what it was, or has become meanwhile.
+  static void check_facts(const Upload& upload, const Facts& before, const tidemark::Upload& found);
   Task<void> write_chunks_to(Upload& upload);
   Task<void> leave_tail(Upload& upload);
   Task<void> write_halves(Upload& upload, UploadWriter& writer, Piece piece);
@@ -58,13 +89,18 @@ class Client {
   template <class T>
   Task<T> perhaps_stopped(Task<T> task);
 
+  std::uint64_t created_ = 0;  // As was answered.
+  std::uint64_t bytes_ = 0;
+  StorageStats stats_;  // As seen last, since when these were counted.
+
   Life& life_;
   Process& process_;
   SQLiteStorage& storage_;
   FileURLStorage& urls_;
   Upload::Presence presence_before_ =
       Upload::Presence::tried;  // Of the upload that was picked last.
-  std::vector<Upload*> used_;   // By the present step.
+  std::size_t expiry_before_ = 0;
+  std::vector<Upload*> used_;  // By the present step.
 };
 
 template <class T>

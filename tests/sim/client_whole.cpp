@@ -132,7 +132,7 @@ Task<void> Client::back_up() {
   const std::string path = "/sim/backup-" + std::to_string(life_.model.new_seed());
   std::vector<std::pair<Upload*, std::uint64_t>> before;
   for (Upload* const upload : life_.model.all()) {
-    if (upload->presence == Presence::there && !upload->expires_at)
+    if (upload->presence == Presence::there && !upload->may_expire())
       before.emplace_back(&use(*upload), upload->durable);
   }
   try {

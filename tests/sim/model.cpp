@@ -51,6 +51,10 @@ void Upload::fail(const std::string& what) const {
   throw Violation(id + ": " + what);
 }
 
+bool Upload::may_have_expired(SystemTime now, std::size_t since) const {
+  return expiry.any(since, [now](const std::optional<SystemTime>& at) { return at && *at <= now; });
+}
+
 void Upload::acknowledge(const Piece& piece) {
   known.push_back(piece);
   acknowledge_offset(piece.to);
