@@ -84,33 +84,6 @@ void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_befo
   if (result.completed) upload.complete = true;
 }
 
-Task<void> Client::create() {
-  Upload& upload = use(life_.model.add(chance()));
-  std::optional<SystemTime> expires_at;
-  if (!chance().once_in(4))
-    upload.length = chance().once_in(20) ? 0 : some_size(chance()) * chance().between(1, 3);
-  if (chance().once_in(5)) {
-    expires_at = some_expiry(life_.machine);
-    upload.expiry = History(expires_at);
-  }
-  Metadata metadata;
-  if (chance().once_in(2)) metadata = some_metadata(life_);
-  upload.metadata = History(text_of(metadata));
-  trace(life_, upload, "create");
-  upload.is_being_made = true;
-  try {
-    co_await perhaps_stopped(
-        storage_.create_upload(upload.id, upload.length, std::move(metadata), expires_at));
-    trace(life_, upload, "created");
-    ++created_;
-    if (!is_dead() && upload.presence == Presence::tried) upload.presence = Presence::there;
-    if (!is_dead() && upload.length == 0) upload.complete = true;
-  } catch (const std::system_error& error) {
-    allow(&upload, error);
-  }
-  upload.is_being_made = false;
-}
-
 void Client::check_kept(const Upload& upload, const Piece& piece, const AppendResult& result) {
   constexpr std::uint64_t k_telling = 16;
   if (life_.machine.had_errors() || result.offset < piece.from) return;
@@ -217,6 +190,7 @@ Task<void> Client::choose() {
     return chance().once_in(2) ? remove() : clean();
   }
   if (chance().once_in(8)) return look_around();
+  if (life_.contested != nullptr) return create_again();
   const std::uint64_t what = chance().below(100);
   if (what < 12) return create();
   if (what < 50) return append();

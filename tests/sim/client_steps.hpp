@@ -45,6 +45,12 @@ class Client {
   Upload& use(Upload& upload);
 
   Task<void> create();
+  /// Makes an upload that somebody else makes, or has made.
+  Task<void> create_again();
+  Task<void> make(Upload& upload, std::optional<SystemTime> expires_at, Metadata metadata,
+                  std::size_t place);
+  void note_made(Upload& upload, std::size_t place);
+  void note_refused(Upload& upload, std::size_t place);
   Task<void> append();
   Task<void> write();
   Task<void> write_chunks();

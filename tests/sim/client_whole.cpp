@@ -20,10 +20,10 @@ using Presence = Upload::Presence;
 
 Task<void> Client::remove() {
   Upload* const upload = pick();
-  if (upload == nullptr) co_return;
+  if (upload == nullptr || upload->rivals > 0) co_return;
   upload->presence = Presence::maybe_gone;
   upload->may_be_deleted = true;
-  const bool was_being_made = upload->is_being_made;  // Then it may be deleted before it is made.
+  const bool was_being_made = upload->makers > 0;  // Then it may be deleted before it is made.
   trace(life_, *upload, "delete");
   try {
     co_await perhaps_stopped(storage_.delete_upload(upload->id));
@@ -60,7 +60,7 @@ Task<void> Client::concatenate() {
     upload.presence = Presence::gone;
     co_return;
   }
-  upload.is_being_made = true;
+  ++upload.makers;
   try {
     Metadata metadata;
     co_await perhaps_stopped(
@@ -75,12 +75,12 @@ Task<void> Client::concatenate() {
         sources, [](const Upload* part) { return part->presence != Presence::there; });
     if (error.code() != Errc::not_found || !part_left) allow(&upload, error);
   }
-  upload.is_being_made = false;
+  --upload.makers;
 }
 
 Task<void> Client::release() {
   Upload* const upload = pick_complete();
-  if (upload == nullptr) co_return;
+  if (upload == nullptr || upload->rivals > 0) co_return;
   upload->presence = Presence::maybe_gone;
   upload->released_to = "/sim/out-" + upload->id;
   trace(life_, *upload, "release");

@@ -55,6 +55,11 @@ bool Upload::may_have_expired(SystemTime now, std::size_t since) const {
   return expiry.any(since, [now](const std::optional<SystemTime>& at) { return at && *at <= now; });
 }
 
+bool Upload::may_have_rival() const {
+  const bool may_be_there = presence == Presence::there || (presence == Presence::tried && makers);
+  return may_be_there && !is_private && !is_foreign && !may_expire();
+}
+
 void Upload::acknowledge(const Piece& piece) {
   known.push_back(piece);
   acknowledge_offset(piece.to);

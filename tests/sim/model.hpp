@@ -60,7 +60,11 @@ struct Upload {
   bool is_released = false;             // That was acknowledged.
   bool may_be_deleted = false;
   unsigned users = 0;         // Operations on it that have not answered.
-  bool is_being_made = false;
+  unsigned makers = 0;        // Creates of it that have not answered.
+  unsigned rivals = 0;        // Creates of an id that another had: nobody removes it meanwhile.
+  bool has_rivals = false;    // Or had them.
+  bool is_made = false;       // A create was acknowledged.
+  bool maker_failed = false;  // Whether that has made it nobody knows.
   bool is_private = false;    // Only who made it uses it.
   bool is_foreign = false;    // Another implementation makes it.
   bool is_in_doubt = false;   // Its INSERT failed, and left no file: a recovery may find it.
@@ -74,9 +78,12 @@ struct Upload {
   bool may_expire() const { return may_have_expired(SystemTime::max(), expiry.first()); }
   /// By `now`, with an expiry that it may have had from the place `since` on.
   bool may_have_expired(SystemTime now, std::size_t since) const;
+  /// Whether another may try to make it as well, and nothing but the outcome of one that makes it
+  /// tells what becomes of that.
+  bool may_have_rival() const;
   /// What a delete that succeeded says. Beside a create either may have been first.
   void note_deleted() {
-    presence = is_being_made || is_in_doubt ? Presence::maybe_gone : Presence::gone;
+    presence = makers > 0 || is_in_doubt ? Presence::maybe_gone : Presence::gone;
   }
   void acknowledge(const Piece& piece);
   void acknowledge_offset(std::uint64_t offset);
