@@ -12,6 +12,9 @@ namespace tidemark::sim {
 
 using Presence = Upload::Presence;
 
+/// How long what an operation began may go on after its answer, as a writer's end does.
+constexpr std::chrono::minutes k_longest_hold{2};
+
 Upload* Client::pick() {
   std::vector<Upload*> all = life_.model.all();
   std::erase_if(all, [](const Upload* upload) {
@@ -44,7 +47,8 @@ void Client::allow(Upload* upload, const std::system_error& error) {
   if (upload != nullptr) trace(life_, *upload, error.what());
   if (is_dead()) return;
   const std::error_code code = error.code();
-  if (code == std::errc::timed_out || is_canceled(error)) return;
+  if (is_canceled(error) || (upload != nullptr && may_be_held(*upload, code))) return;
+  if (was_limited_ && code == std::make_error_code(std::errc::timed_out)) return;
   const bool failed = code == Errc::io_error || code == Errc::no_space;
   if (failed && life_.machine.had_errors()) return life_.note_failure(upload);
   const bool known = upload != nullptr;
@@ -56,10 +60,16 @@ void Client::allow(Upload* upload, const std::system_error& error) {
       upload->may_have_expired(life_.machine.latest_system_now(), expiry_before_)) {
     return;
   }
-  const bool has_length = known && (upload->length || upload->may_have_length);
-  if (has_length && code == Errc::already_complete) return;
+  if (known && code == Errc::already_complete && upload->may_be_complete()) return;
   if (known && code == Errc::length_exceeded) return;
   throw Violation((known ? upload->id : std::string("?")) + ": failed: " + error.what());
+}
+
+bool Client::may_be_held(const Upload& upload, const std::error_code& code) const {
+  if (code != Errc::lock_timeout) return false;
+  const TimePoint now = life_.machine.now();
+  if (now - began_ < StorageOptions().lock_timeout) return false;
+  return upload.users > 1 || now - upload.last_used < k_longest_hold;
 }
 
 void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
@@ -179,9 +189,14 @@ Task<void> Client::write_chunks() {
 }
 
 Task<void> Client::step() {
+  began_ = life_.machine.now();
+  was_limited_ = false;
   co_await choose();
   if (process_.is_killed() && !used_.empty()) life_.note_death(used_.front());
-  for (Upload* const upload : used_) --upload->users;
+  for (Upload* const upload : used_) {
+    --upload->users;
+    upload->last_used = life_.machine.now();
+  }
   used_.clear();
 }
 

@@ -20,6 +20,13 @@ namespace tidemark::sim {
 using namespace std::chrono_literals;
 using Presence = Upload::Presence;
 
+namespace {
+
+/// Longer than a read of a row takes, whatever goes on.
+constexpr std::chrono::minutes k_patient{5};
+
+}  // namespace
+
 Client::Facts::Facts(const Upload& upload)
     : presence(upload.presence),
       durable(upload.durable),
@@ -134,20 +141,24 @@ Task<void> Client::await_offset() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
   const Facts before(*upload);
-  const std::uint64_t beyond = chance().below(before.durable + 2000);
+  const std::uint64_t beyond =
+      chance().once_in(3) ? before.durable : chance().below(before.durable + 2000);
+  // What is there already it need not wait for.
+  const bool must_end = beyond < before.durable || before.complete;
+  const std::chrono::nanoseconds longest =
+      must_end ? k_patient : std::chrono::milliseconds(chance().below(500));
   try {
-    Task<std::uint64_t> wait = storage_.wait_for_offset(upload->id, beyond);
-    // What is there already it need not wait for.
-    if (beyond >= before.durable && !before.complete) {
-      wait = with_timeout(std::move(wait), std::chrono::milliseconds(chance().below(500)));
-    }
-    const std::uint64_t offset = co_await std::move(wait);
+    const std::uint64_t offset =
+        co_await with_timeout(storage_.wait_for_offset(upload->id, beyond), longest);
     if (is_dead()) co_return;
     if (offset < before.durable) upload->fail("a wait tells less than was acknowledged");
-    const bool has_length = upload->length || upload->may_have_length;
-    if (offset <= beyond && !has_length) upload->fail("a wait ends before the offset has moved");
+    if (offset <= beyond && !upload->may_be_complete()) {
+      upload->fail("a wait ends before the offset has moved");
+    }
   } catch (const std::system_error& error) {
-    allow(upload, error);
+    const bool timed_out = error.code() == std::make_error_code(std::errc::timed_out);
+    if (timed_out && must_end && !is_dead()) upload->fail("a wait does not end");
+    if (!timed_out) allow(upload, error);
   }
 }
 

@@ -80,6 +80,8 @@ class Client {
             const AppendResult& result, Durability durability);
   /// What was written before somebody ended the append is kept.
   void check_kept(const Upload& upload, const Piece& piece, const AppendResult& result);
+  /// Whether another may have had `upload` for so long that this step no longer waited.
+  bool may_be_held(const Upload& upload, const std::error_code& code) const;
   /// Whether an operation on `upload` may have failed so. Throws Violation when not.
   void allow(Upload* upload, const std::system_error& error);
   Task<void> choose();
@@ -103,6 +105,8 @@ class Client {
   Process& process_;
   SQLiteStorage& storage_;
   FileURLStorage& urls_;
+  TimePoint began_;           // The present step.
+  bool was_limited_ = false;  // In that, the time of an operation.
   Upload::Presence presence_before_ =
       Upload::Presence::tried;  // Of the upload that was picked last.
   std::size_t expiry_before_ = 0;
@@ -112,6 +116,7 @@ class Client {
 template <class T>
 Task<T> Client::perhaps_stopped(Task<T> task) {
   if (!chance().once_in(8)) return task;
+  was_limited_ = true;
   return with_timeout(std::move(task), std::chrono::microseconds(chance().below(5000)));
 }
 

@@ -102,6 +102,7 @@ Task<void> Client::set_length() {
   const std::uint64_t length = upload->believed + more;
   trace(life_, *upload, "set length " + std::to_string(length));
   upload->may_have_length = true;
+  upload->least_length = std::min(upload->least_length, length);
   try {
     co_await storage_.set_length(upload->id, length);
     if (is_dead()) co_return;

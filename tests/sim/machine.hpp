@@ -76,6 +76,7 @@ class Machine {
   Clock clock() const { return {now_, system_now(), latest_system_now()}; }
   void log(std::string_view line) const;
   bool is_verbose = false;
+  bool is_quick = false;  // No operation takes long.
 
   std::unique_ptr<TurnThread> start_thread(Process& process, Turn turn);
   /// Whose turn it is.

@@ -49,7 +49,8 @@ struct Upload {
   std::string id;
   Presence presence = Presence::tried;
   std::optional<std::uint64_t> length;
-  bool may_have_length = false;  // Somebody told one, and was not answered.
+  bool may_have_length = false;             // Somebody told one, and was not answered.
+  std::uint64_t least_length = UINT64_MAX;  // Of those.
   History<std::optional<SystemTime>> expiry;
   History<std::string> metadata{"{}"};  // As JSON, what is not text behind it.
   bool is_relabelled = false;           // Somebody sets its expiry or its metadata.
@@ -59,6 +60,7 @@ struct Upload {
   std::string released_to;              // Where the file may be instead.
   bool is_released = false;             // That was acknowledged.
   bool may_be_deleted = false;
+  TimePoint last_used{};      // When an operation on it ended.
   unsigned users = 0;         // Operations on it that have not answered.
   unsigned makers = 0;        // Creates of it that have not answered.
   unsigned rivals = 0;        // Creates of an id that another had: nobody removes it meanwhile.
@@ -75,6 +77,8 @@ struct Upload {
 
   /// A power cut may have taken bytes below the offset that only a foreign program acknowledged.
   bool has_foreign_tail() const { return durable < foreign_offset; }
+  /// Whether bytes that somebody wrote, or tried to, may have completed it.
+  bool may_be_complete() const;
   bool may_expire() const { return may_have_expired(SystemTime::max(), expiry.first()); }
   /// By `now`, with an expiry that it may have had from the place `since` on.
   bool may_have_expired(SystemTime now, std::size_t since) const;

@@ -131,6 +131,12 @@ void Story::run_rounds(Life& life) {
     run_clients(life, servers);
     if (life.violation || machine.is_dead()) return;
     std::erase_if(servers, [](const auto& server) { return server->process().is_dead(); });
+    if (machine.had_errors() || servers.empty() || random_.once_in(2)) continue;
+    machine.set_faults({});
+    Server& server = *servers[random_.below(servers.size())];
+    server.run("check", check_free(server.executor(), life, server.service()));
+    if (life.violation || machine.is_dead()) return;
+    std::erase_if(servers, [](const auto& each) { return each->process().is_dead(); });
   }
   if (random_.once_in(2)) machine.cut_power();
 }
