@@ -32,11 +32,9 @@ Task<void> Client::create_again() {
   if (!upload->may_have_rival()) co_return;
   use(*upload);
   upload->has_rivals = true;
-  ++upload->rivals;
   Metadata metadata = some_metadata(life_);
   const std::size_t place = upload->metadata.add(text_of(metadata));
   co_await make(*upload, std::nullopt, std::move(metadata), place);
-  --upload->rivals;
 }
 
 Task<void> Client::make(Upload& upload, std::optional<SystemTime> expires_at, Metadata metadata,

@@ -28,7 +28,7 @@ Task<void> Client::set_metadata() {
 
 Task<void> Client::set_expiry() {
   Upload* const upload = pick();
-  if (upload == nullptr || upload->is_relabelled || upload->rivals > 0) co_return;
+  if (upload == nullptr || upload->is_relabelled || upload->is_contested()) co_return;
   std::optional<SystemTime> at;
   if (chance().once_in(2)) at = some_expiry(life_.machine);
   const std::size_t place = upload->expiry.add(at);

@@ -20,7 +20,7 @@ using Presence = Upload::Presence;
 
 Task<void> Client::remove() {
   Upload* const upload = pick();
-  if (upload == nullptr || upload->rivals > 0) co_return;
+  if (upload == nullptr || upload->is_contested()) co_return;
   upload->presence = Presence::maybe_gone;
   upload->may_be_deleted = true;
   const bool was_being_made = upload->makers > 0;  // Then it may be deleted before it is made.
@@ -80,7 +80,7 @@ Task<void> Client::concatenate() {
 
 Task<void> Client::release() {
   Upload* const upload = pick_complete();
-  if (upload == nullptr || upload->rivals > 0) co_return;
+  if (upload == nullptr || upload->is_contested()) co_return;
   upload->presence = Presence::maybe_gone;
   upload->released_to = "/sim/out-" + upload->id;
   trace(life_, *upload, "release");

@@ -159,7 +159,7 @@ Task<void> ForeignProgram::append(Upload& upload, int fd) {
 }
 
 Task<void> ForeignProgram::remove(Upload& upload) {
-  if (upload.rivals > 0) co_return;
+  if (upload.is_contested()) co_return;
   upload.presence = Presence::maybe_gone;
   upload.may_be_deleted = true;
   const bool erased = execute("DELETE FROM uploads WHERE upload_id = '" + upload.id + "'");

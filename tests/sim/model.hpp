@@ -63,8 +63,7 @@ struct Upload {
   TimePoint last_used{};      // When an operation on it ended.
   unsigned users = 0;         // Operations on it that have not answered.
   unsigned makers = 0;        // Creates of it that have not answered.
-  unsigned rivals = 0;        // Creates of an id that another had: nobody removes it meanwhile.
-  bool has_rivals = false;    // Or had them.
+  bool has_rivals = false;    // Several creates, at once or one after the other.
   bool is_made = false;       // A create was acknowledged.
   bool maker_failed = false;  // Whether that has made it nobody knows.
   bool is_private = false;    // Only who made it uses it.
@@ -85,6 +84,8 @@ struct Upload {
   /// Whether another may try to make it as well, and nothing but the outcome of one that makes it
   /// tells what becomes of that.
   bool may_have_rival() const;
+  /// Several make it: nobody may remove it, or two of them could.
+  bool is_contested() const { return has_rivals && makers > 0; }
   /// What a delete that succeeded says. Beside a create either may have been first.
   void note_deleted() {
     presence = makers > 0 || is_in_doubt ? Presence::maybe_gone : Presence::gone;
