@@ -205,6 +205,7 @@ Task<void> Client::list_expired() {
   for (Upload* const upload : life_.model.all()) before.emplace_back(&use(*upload), *upload);
   std::vector<UploadId> listed;
   const SystemTime now = life_.machine.system_now();
+  const std::uint64_t shifts = life_.machine.calendar_shifts();
   try {
     listed = co_await perhaps_stopped(storage_.get_expired_uploads());
   } catch (const std::system_error& error) {
@@ -220,8 +221,9 @@ Task<void> Client::list_expired() {
     if (times == 1 && !may_be) upload->fail("it is listed as expired");
     // Whatever it is set to: its expiry has passed, and it has no length to reach.
     const bool must_be =
-        facts.presence == Presence::there && upload->presence == Presence::there &&
-        !upload->length && !upload->may_have_length && !upload->is_foreign &&
+        life_.machine.calendar_shifts() == shifts && facts.presence == Presence::there &&
+        upload->presence == Presence::there && !upload->length && !upload->may_have_length &&
+        !upload->is_foreign &&
         !upload->expiry.any(facts.expiry, [now](const auto& at) { return !at || *at > now; });
     if (times == 0 && must_be) co_await check_cleaned(*upload, now);
   }

@@ -71,6 +71,7 @@ class Machine {
   SystemTime system_now() const;
   /// Somebody sets the calendar.
   void shift_calendar(std::chrono::seconds by);
+  std::uint64_t calendar_shifts() const { return calendar_shifts_; }
   /// The latest that anybody was told.
   SystemTime latest_system_now() const { return std::max(latest_system_, system_now()); }
   Clock clock() const { return {now_, system_now(), latest_system_now()}; }
@@ -175,6 +176,7 @@ class Machine {
   const TimePoint start_;
   SystemTime system_start_;
   SystemTime latest_system_;
+  std::uint64_t calendar_shifts_ = 0;
 
   std::vector<Thread*> threads_;
   Thread* running_ = nullptr;
