@@ -220,7 +220,7 @@ Task<void> Client::choose() {
   if (what < 98) return write_chunks();
   if (what < 99) return use_urls();
   if (chance().once_in(4)) return back_up();
-  return chance().once_in(2) ? commit_many() : use_urls();
+  return chance().once_in(4) ? use_urls() : commit_many();
 }
 
 Task<void> Client::look_around() {
@@ -228,7 +228,7 @@ Task<void> Client::look_around() {
     case 0:
       return set_metadata();
     case 1:
-      return set_expiry();
+      return chance().once_in(2) ? set_expiry() : extend_expired();
     case 2:
       return list();
     case 3:

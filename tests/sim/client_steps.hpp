@@ -67,6 +67,9 @@ class Client {
   Task<void> count();
   Task<void> set_metadata();
   Task<void> set_expiry();
+  Task<void> set_expiry_of(Upload& upload);
+  Task<void> extend_expired();
+  Task<void> clean_expired();
   Task<void> remove();
   Task<void> concatenate();
   Task<void> release();
