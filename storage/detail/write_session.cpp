@@ -139,7 +139,7 @@ Task<AppendStatus> WriteSession::write_pieces(std::span<const std::byte> bytes) 
     const bool alone = ends_with_write_ && piece.size() == bytes.size() && written_ == committed_;
     try {
       co_await write_piece(written_, piece, alone && options_.checksum == nullptr);
-      if (options_.checksum != nullptr) options_.checksum->update(piece);
+      update_checksum(piece);
       written_ += piece.size();
       in_flight_bytes_ -= std::min<std::uint64_t>(in_flight_bytes_, piece.size());
       bytes = bytes.subspan(piece.size());
@@ -154,6 +154,12 @@ Task<AppendStatus> WriteSession::write_pieces(std::span<const std::byte> bytes) 
   }
   if (bytes.empty()) co_return AppendStatus::committed;
   co_return newer.stop_requested() ? AppendStatus::taken_over : AppendStatus::canceled;
+}
+
+void WriteSession::update_checksum(std::span<const std::byte> piece) {
+  if (options_.checksum == nullptr) return;
+  const std::lock_guard lock(checksum_mutex_);
+  if (!is_abandoned_) options_.checksum->update(piece);
 }
 
 Task<AppendResult> WriteSession::commit() {
@@ -184,6 +190,14 @@ Task<AppendResult> WriteSession::close() {
 
 Scope::Prepared WriteSession::prepare_abandoning() {
   return core_.endings.prepare(end(shared_from_this(), AppendStatus::committed));
+}
+
+void WriteSession::abandon(const Scope::Prepared& prepared) noexcept {
+  {
+    const std::lock_guard lock(checksum_mutex_);
+    is_abandoned_ = true;
+  }
+  core_.endings.spawn(prepared);
 }
 
 Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, AppendStatus status) {

@@ -6,6 +6,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -70,7 +71,8 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
 
   /// A close that nobody waits for, prepared because a destructor asks for it.
   Scope::Prepared prepare_abandoning();
-  void abandon(const Scope::Prepared& prepared) noexcept { core_.endings.spawn(prepared); }
+  /// A buffer may still be on its way then; the checksum is not asked any more.
+  void abandon(const Scope::Prepared& prepared) noexcept;
 
  protected:
   const UploadId& id() const { return id_; }
@@ -94,6 +96,7 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   bool accepts(std::uint64_t bytes);
   Task<bool> write_all(std::span<const std::byte> bytes);
   Task<AppendStatus> write_pieces(std::span<const std::byte> bytes);
+  void update_checksum(std::span<const std::byte> piece);
   Task<void> commit_written();
   Task<void> finish(AppendStatus status, bool keep);
   /// The error that a write threw ends the session, once what was answered is committed.
@@ -118,6 +121,8 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   UploadTurns::Standing standing_;  // 0 once it is complete: then each newcomer is told so.
   UploadTurns::Turn turn_;
   AsyncMutex step_;  // A take-over or the writer's end may come while the owner's operation runs.
+  std::mutex checksum_mutex_;
+  bool is_abandoned_ = false;  // Guarded by that: then the checksum may be gone.
   bool ends_with_write_ = false;
   std::optional<std::uint64_t> length_;
   std::uint64_t committed_ = 0;

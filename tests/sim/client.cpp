@@ -12,6 +12,9 @@ namespace tidemark::sim {
 
 using Presence = Upload::Presence;
 
+/// How long what an operation began may go on after its answer, as a writer's end does.
+constexpr std::chrono::minutes k_longest_hold{2};
+
 Upload* Client::pick() {
   std::vector<Upload*> all = life_.model.all();
   std::erase_if(all, [](const Upload* upload) {
@@ -28,6 +31,7 @@ Upload& Client::use(Upload& upload) {
   ++upload.users;
   used_.push_back(&upload);
   presence_before_ = upload.presence;
+  expiry_before_ = upload.expiry.first();
   return upload;
 }
 
@@ -43,21 +47,29 @@ void Client::allow(Upload* upload, const std::system_error& error) {
   if (upload != nullptr) trace(life_, *upload, error.what());
   if (is_dead()) return;
   const std::error_code code = error.code();
-  if (code == std::errc::timed_out || is_canceled(error)) return;
+  if (is_canceled(error) || (upload != nullptr && may_be_held(*upload, code))) return;
+  if (was_limited_ && code == std::make_error_code(std::errc::timed_out)) return;
   const bool failed = code == Errc::io_error || code == Errc::no_space;
   if (failed && life_.machine.had_errors()) return life_.note_failure(upload);
   const bool known = upload != nullptr;
   const bool was_there =
       known && upload->presence == Presence::there && presence_before_ == Presence::there;
   if (known && code == Errc::not_found && !was_there) return;
-  if (known && upload->expires_at && *upload->expires_at <= life_.machine.latest_system_now() &&
-      (code == Errc::expired || code == Errc::not_found)) {
+  const bool expires = code == Errc::expired || code == Errc::not_found;
+  if (known && expires &&
+      upload->may_have_expired(life_.machine.latest_system_now(), expiry_before_)) {
     return;
   }
-  const bool has_length = known && (upload->length || upload->may_have_length);
-  if (has_length && code == Errc::already_complete) return;
+  if (known && code == Errc::already_complete && upload->may_be_complete()) return;
   if (known && code == Errc::length_exceeded) return;
   throw Violation((known ? upload->id : std::string("?")) + ": failed: " + error.what());
+}
+
+bool Client::may_be_held(const Upload& upload, const std::error_code& code) const {
+  if (code != Errc::lock_timeout) return false;
+  const TimePoint now = life_.machine.now();
+  if (now - began_ < StorageOptions().lock_timeout) return false;
+  return upload.users > 1 || now - upload.last_used < k_longest_hold;
 }
 
 void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_before,
@@ -80,29 +92,6 @@ void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_befo
     upload.believed = result.offset;
   }
   if (result.completed) upload.complete = true;
-}
-
-Task<void> Client::create() {
-  Upload& upload = use(life_.model.add(chance()));
-  if (!chance().once_in(4))
-    upload.length = chance().once_in(20) ? 0 : some_size(chance()) * chance().between(1, 3);
-  if (chance().once_in(5)) {
-    upload.expires_at =
-        life_.machine.system_now() + std::chrono::milliseconds(chance().below(30'000));
-  }
-  trace(life_, upload, "create");
-  upload.is_being_made = true;
-  try {
-    Metadata metadata;
-    co_await perhaps_stopped(
-        storage_.create_upload(upload.id, upload.length, std::move(metadata), upload.expires_at));
-    trace(life_, upload, "created");
-    if (!is_dead() && upload.presence == Presence::tried) upload.presence = Presence::there;
-    if (!is_dead() && upload.length == 0) upload.complete = true;
-  } catch (const std::system_error& error) {
-    allow(&upload, error);
-  }
-  upload.is_being_made = false;
 }
 
 void Client::check_kept(const Upload& upload, const Piece& piece, const AppendResult& result) {
@@ -145,6 +134,8 @@ Task<void> Client::append() {
     if (!may_stay && !is_dead() && result.status == AppendStatus::committed) {
       upload->fail("committed against its checksum");
     }
+    const bool is_full = has_checksum || options.durability == Durability::full;
+    if (result.status == AppendStatus::committed && is_full) bytes_ += size;
     // With a checksum they are committed fully.
     note(*upload, piece, before, result, has_checksum ? Durability::full : *options.durability);
     if (is_dead() || !may_stay || result.status == AppendStatus::committed) co_return;
@@ -152,54 +143,6 @@ Task<void> Client::append() {
       upload->tried.erase(tried);
     } else {
       check_kept(*upload, piece, result);
-    }
-  } catch (const std::system_error& error) {
-    allow(upload, error);
-  }
-}
-
-Task<void> Client::write() {
-  Upload* const upload = pick();
-  if (upload == nullptr) co_return;
-  const std::uint64_t before = upload->durable;
-  WriterOptions options;
-  options.take_over = chance().once_in(2);
-  KnownChecksum checksum(chance().once_in(2));
-  if (chance().once_in(8)) options.checksum = &checksum;
-  const bool may_stay = options.checksum == nullptr || checksum.matches();
-  try {
-    const std::unique_ptr<UploadWriter> writer =
-        co_await perhaps_stopped(storage_.open_writer(upload->id, options));
-    const std::uint64_t begin = writer->offset();
-    std::vector<Piece> pieces;
-    for (std::uint64_t i = chance().between(0, 4); i > 0; --i) {
-      const std::uint64_t from = writer->offset();
-      const std::uint64_t end = std::min(upload->length.value_or(k_max_length), k_max_length);
-      const std::uint64_t size = std::min(some_size(chance()), end - std::min(end, from));
-      if (size == 0) break;
-      const Piece piece{from, from + size, life_.model.new_seed()};
-      pieces.push_back(piece);
-      if (may_stay) upload->tried.push_back(piece);
-      trace(life_, *upload, "write " + text_of(piece));
-      const std::string bytes = piece.bytes();
-      if (!co_await perhaps_stopped(writer->write(as_bytes(bytes)))) break;
-      if (options.checksum == nullptr && chance().once_in(3)) co_await writer->commit();
-    }
-    if (chance().once_in(4)) co_return;  // Destroyed: it closes by itself.
-    const AppendResult result = co_await writer->close();
-    trace(life_, *upload, "writer: " + text_of(result));
-    if (is_dead()) co_return;
-    if (result.offset < before) upload->fail("a writer's answer is below what was acknowledged");
-    if (upload->presence == Presence::gone) co_return;
-    upload->believed = result.offset;
-    if (result.completed) upload->complete = true;
-    if (result.status != AppendStatus::committed) co_return;
-    if (!may_stay && !pieces.empty()) upload->fail("a writer committed against its checksum");
-    for (const Piece& piece : pieces) {
-      if (piece.to <= result.offset) upload->acknowledge(piece);
-    }
-    if (result.offset != begin && (pieces.empty() || pieces.back().to != result.offset)) {
-      upload->fail("a writer's offset is none that it wrote to");
     }
   } catch (const std::system_error& error) {
     allow(upload, error);
@@ -245,50 +188,15 @@ Task<void> Client::write_chunks() {
   upload.is_private = false;
 }
 
-Task<void> Client::look() {
-  Upload* const upload = pick();
-  if (upload == nullptr) co_return;
-  const Presence presence = upload->presence;
-  const std::uint64_t before = upload->durable;
-  const bool complete = upload->complete;
-  try {
-    const auto found = co_await perhaps_stopped(storage_.get_upload(upload->id));
-    if (is_dead()) co_return;
-    const bool may_be_gone = upload->presence != Presence::there || upload->expires_at;
-    if (!found && presence == Presence::there && !may_be_gone) upload->fail("it is gone");
-    if (found && presence == Presence::gone) upload->fail("it was deleted and is back");
-    if (!found) co_return;
-    if (found->offset < before) upload->fail("its offset went back");
-    if (complete && !found->completed) upload->fail("it is no longer complete");
-  } catch (const std::system_error& error) {
-    allow(upload, error);
-  }
-}
-
-Task<void> Client::read() {
-  Upload* const upload = pick();
-  if (upload == nullptr) co_return;
-  const std::uint64_t from = chance().below(upload->durable + 100);
-  const std::uint64_t before = upload->durable;
-  std::string bytes(chance().between(1, 10'000), '\0');
-  try {
-    const std::size_t size = co_await perhaps_stopped(
-        storage_.read_at(upload->id, from, std::as_writable_bytes(std::span(bytes))));
-    if (is_dead()) co_return;
-    if (from + size < std::min<std::uint64_t>(before, from + bytes.size())) {
-      upload->fail("fewer bytes than were acknowledged");
-    }
-    upload->check_content(std::string_view(bytes).substr(0, size), from);
-  } catch (const std::system_error& error) {
-    if (error.code() == Errc::invalid_argument && from > before) co_return;
-    allow(upload, error);
-  }
-}
-
 Task<void> Client::step() {
+  began_ = life_.machine.now();
+  was_limited_ = false;
   co_await choose();
   if (process_.is_killed() && !used_.empty()) life_.note_death(used_.front());
-  for (Upload* const upload : used_) --upload->users;
+  for (Upload* const upload : used_) {
+    --upload->users;
+    upload->last_used = life_.machine.now();
+  }
   used_.clear();
 }
 
@@ -296,6 +204,8 @@ Task<void> Client::choose() {
   if (life_.failed != nullptr && chance().once_in(2)) {  // Somebody cleans up.
     return chance().once_in(2) ? remove() : clean();
   }
+  if (chance().once_in(8)) return look_around();
+  if (life_.contested != nullptr) return create_again();
   const std::uint64_t what = chance().below(100);
   if (what < 12) return create();
   if (what < 50) return append();
@@ -310,7 +220,28 @@ Task<void> Client::choose() {
   if (what < 98) return write_chunks();
   if (what < 99) return use_urls();
   if (chance().once_in(4)) return back_up();
-  return chance().once_in(2) ? commit_many() : use_urls();
+  return chance().once_in(4) ? use_urls() : commit_many();
+}
+
+Task<void> Client::look_around() {
+  switch (chance().below(8)) {
+    case 0:
+      return set_metadata();
+    case 1:
+      return chance().once_in(2) ? set_expiry() : extend_expired();
+    case 2:
+      return list();
+    case 3:
+      return list_expired();
+    case 4:
+      return read_beginning();
+    case 5:
+      return follow();
+    case 6:
+      return await_offset();
+    default:
+      return count();
+  }
 }
 
 Task<void> run_client(Executor&, Life& life, Service service, unsigned count) {

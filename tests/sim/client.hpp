@@ -18,6 +18,7 @@ struct Life {
   Model& model;
   std::exception_ptr violation = {};  // The first.
   Upload* failed = nullptr;           // What met an error last, or the death of its process.
+  Upload* contested = nullptr;        // Which somebody else is to make as well.
   std::uint64_t weak_until_step = 0;  // Until then a cut is tried at each step.
 
   /// What it leaves half done is at its weakest now.

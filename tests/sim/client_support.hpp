@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -29,6 +30,25 @@ inline std::string text_of(const AppendResult& result) {
   constexpr const char* k_names[] = {"committed", "conflict", "mismatch", "taken over", "canceled"};
   return std::string(k_names[static_cast<int>(result.status)]) + " at " +
          std::to_string(result.offset);
+}
+
+/// Metadata as they are stored: JSON, and then what JSON cannot hold.
+inline std::string text_of(const Metadata& metadata) {
+  return metadata.to_json() + metadata.to_extra_json();
+}
+
+/// None that anybody else sets.
+inline Metadata some_metadata(Life& life) {
+  const std::string number = std::to_string(life.model.new_seed());
+  Metadata metadata;
+  metadata.set("number", number);
+  if (life.machine.chance().once_in(3)) metadata.set_binary("bytes", as_bytes(number));
+  if (life.machine.chance().once_in(3)) metadata.set_flag("flag");
+  return metadata;
+}
+
+inline SystemTime some_expiry(Machine& machine) {
+  return machine.system_now() + std::chrono::milliseconds(machine.chance().below(30'000));
 }
 
 /// Matches, or not, as the story wants it.

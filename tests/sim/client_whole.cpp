@@ -20,10 +20,10 @@ using Presence = Upload::Presence;
 
 Task<void> Client::remove() {
   Upload* const upload = pick();
-  if (upload == nullptr) co_return;
+  if (upload == nullptr || upload->is_contested()) co_return;
   upload->presence = Presence::maybe_gone;
   upload->may_be_deleted = true;
-  const bool was_being_made = upload->is_being_made;  // Then it may be deleted before it is made.
+  const bool was_being_made = upload->makers > 0;  // Then it may be deleted before it is made.
   trace(life_, *upload, "delete");
   try {
     co_await perhaps_stopped(storage_.delete_upload(upload->id));
@@ -60,7 +60,7 @@ Task<void> Client::concatenate() {
     upload.presence = Presence::gone;
     co_return;
   }
-  upload.is_being_made = true;
+  ++upload.makers;
   try {
     Metadata metadata;
     co_await perhaps_stopped(
@@ -75,12 +75,12 @@ Task<void> Client::concatenate() {
         sources, [](const Upload* part) { return part->presence != Presence::there; });
     if (error.code() != Errc::not_found || !part_left) allow(&upload, error);
   }
-  upload.is_being_made = false;
+  --upload.makers;
 }
 
 Task<void> Client::release() {
   Upload* const upload = pick_complete();
-  if (upload == nullptr) co_return;
+  if (upload == nullptr || upload->is_contested()) co_return;
   upload->presence = Presence::maybe_gone;
   upload->released_to = "/sim/out-" + upload->id;
   trace(life_, *upload, "release");
@@ -102,6 +102,7 @@ Task<void> Client::set_length() {
   const std::uint64_t length = upload->believed + more;
   trace(life_, *upload, "set length " + std::to_string(length));
   upload->may_have_length = true;
+  upload->least_length = std::min(upload->least_length, length);
   try {
     co_await storage_.set_length(upload->id, length);
     if (is_dead()) co_return;
@@ -132,7 +133,7 @@ Task<void> Client::back_up() {
   const std::string path = "/sim/backup-" + std::to_string(life_.model.new_seed());
   std::vector<std::pair<Upload*, std::uint64_t>> before;
   for (Upload* const upload : life_.model.all()) {
-    if (upload->presence == Presence::there && !upload->expires_at)
+    if (upload->presence == Presence::there && !upload->may_expire())
       before.emplace_back(&use(*upload), upload->durable);
   }
   try {

@@ -159,6 +159,7 @@ Task<void> ForeignProgram::append(Upload& upload, int fd) {
 }
 
 Task<void> ForeignProgram::remove(Upload& upload) {
+  if (upload.is_contested()) co_return;
   upload.presence = Presence::maybe_gone;
   upload.may_be_deleted = true;
   const bool erased = execute("DELETE FROM uploads WHERE upload_id = '" + upload.id + "'");
@@ -190,9 +191,10 @@ Task<void> ForeignProgram::step() {
   if (all.empty() || chance().once_in(6)) {
     Upload& upload = life_.model.add(chance());
     ++upload.users;
-    upload.is_foreign = upload.is_being_made = true;
+    upload.is_foreign = true;
+    ++upload.makers;
     co_await create(upload);
-    upload.is_being_made = false;
+    --upload.makers;
     --upload.users;
     co_return;
   }

@@ -5,6 +5,8 @@
 
 #include <sqlite3.h>
 
+#include <tidemark/storage/iso8601.hpp>
+
 namespace tidemark::sim {
 namespace {
 
@@ -46,6 +48,14 @@ void judge_row(const Upload& upload, const Row& row, const std::string* content,
                 std::to_string(upload.durable) + " that were acknowledged");
   }
   if (upload.complete && !row.is_complete()) upload.fail("it is no longer complete");
+  if (!upload.metadata.may_be(row.metadata, upload.metadata.first())) {
+    upload.fail("its metadata were not set: " + row.metadata);
+  }
+  // What is complete never expires. Other implementations leave an expiry there.
+  const bool has_none = row.is_complete() && !row.expires_at;
+  if (!has_none && !upload.expiry.may_be(row.expires_at, upload.expiry.first())) {
+    upload.fail("its expiry was not set");
+  }
   // Another implementation makes the row first; a sweep removes it.
   const bool may_lack_file = upload.is_foreign && upload.presence != Presence::there;
   if (content == nullptr && row.offset == 0 && may_lack_file) return;
@@ -84,13 +94,18 @@ Rows read_rows(Machine& machine, const char* vfs, const char* path) {
     const std::unique_ptr<sqlite3, CloseDatabase> database(raw);
     if (opened != SQLITE_OK) return;
     const auto keep = [](void* to, int, char** values, char**) {
-      Row row{std::stoull(values[1]), {}};
+      Row row;
+      row.offset = std::stoull(values[1]);
+      if (values[3] != nullptr) row.expires_at = tidemark::detail::parse_iso8601(values[3]);
+      row.metadata = values[4];
       if (values[2][0] != '-') row.length = std::stoull(values[2]);
       static_cast<Rows*>(to)->emplace(values[0], row);
       return 0;
     };
-    sqlite3_exec(raw, "SELECT upload_id, \"offset\", upload_length FROM uploads", keep, &rows,
-                 nullptr);
+    sqlite3_exec(raw,
+                 "SELECT upload_id, \"offset\", upload_length, expires_at, "
+                 "metadata || ifnull(metadata_extra, '') FROM uploads",
+                 keep, &rows, nullptr);
   });
   return rows;
 }
@@ -101,8 +116,8 @@ void judge(const Upload& upload, const std::optional<Row>& row, const Machine& m
     if (upload.presence == Presence::gone) upload.fail("it was deleted, and is back");
     return judge_row(upload, *row, content_of(machine, upload), after_cut);
   }
-  const bool expired =
-      upload.expires_at && !upload.complete && *upload.expires_at <= machine.latest_system_now();
+  const bool expired = !upload.complete &&
+                       upload.may_have_expired(machine.latest_system_now(), upload.expiry.first());
   if (upload.presence == Presence::there && !expired) upload.fail("it is gone");
   if (!upload.released_to.empty()) judge_released(upload, machine);
 }
@@ -123,6 +138,8 @@ void settle(Upload& upload, const std::optional<Row>& row, const Machine& machin
     upload.presence = Presence::spoiled;
   } else {
     upload.length = row->length;
+    upload.expiry = History(row->expires_at);
+    upload.metadata = History(row->metadata);
     upload.settle(content->substr(0, row->offset));
     upload.presence = Presence::there;
   }

@@ -14,6 +14,8 @@ namespace tidemark::sim {
 struct Row {
   std::uint64_t offset = 0;
   std::optional<std::uint64_t> length;
+  std::optional<SystemTime> expires_at;
+  std::string metadata;  // As JSON, what is not text behind it.
 
   bool is_complete() const { return length && offset >= *length; }
 };

@@ -53,6 +53,8 @@ SystemTime Machine::system_now() const {
 void Machine::shift_calendar(std::chrono::seconds by) {
   latest_system_ = latest_system_now();
   system_start_ += by;
+  ++calendar_shifts_;
+  log("the calendar is set");
 }
 
 void Machine::log(std::string_view line) const {

@@ -32,7 +32,7 @@ struct OpenFile {
 /// How often what goes wrong: once in so many operations; 0 is never.
 struct FaultRates {
   std::uint64_t short_transfer = 0;
-  std::uint64_t interrupted = 0;  // EINTR, EAGAIN.
+  std::uint64_t interrupted = 0;  // EINTR; EAGAIN, of reads, writes and locks.
   std::uint64_t failed = 0;       // EIO.
   std::uint64_t full = 0;         // ENOSPC.
   std::uint64_t failed_sync = 0;  // EIO or ENOSPC, and the dirty pages are dropped.
@@ -71,11 +71,13 @@ class Machine {
   SystemTime system_now() const;
   /// Somebody sets the calendar.
   void shift_calendar(std::chrono::seconds by);
+  std::uint64_t calendar_shifts() const { return calendar_shifts_; }
   /// The latest that anybody was told.
   SystemTime latest_system_now() const { return std::max(latest_system_, system_now()); }
   Clock clock() const { return {now_, system_now(), latest_system_now()}; }
   void log(std::string_view line) const;
   bool is_verbose = false;
+  bool is_quick = false;  // No operation takes long.
 
   std::unique_ptr<TurnThread> start_thread(Process& process, Turn turn);
   /// Whose turn it is.
@@ -174,6 +176,7 @@ class Machine {
   const TimePoint start_;
   SystemTime system_start_;
   SystemTime latest_system_;
+  std::uint64_t calendar_shifts_ = 0;
 
   std::vector<Thread*> threads_;
   Thread* running_ = nullptr;

@@ -34,6 +34,14 @@ bool is_change(Operation::Kind kind) {
   }
 }
 
+/// What a call that is not done this time answers. EAGAIN only where it tells whoever asked to ask
+/// again: of a lock it says that another has it.
+std::int64_t interruption(Operation::Kind kind, Random& chance) {
+  using Kind = Operation::Kind;
+  const bool may_be_busy = kind == Kind::read || kind == Kind::write || kind == Kind::lock;
+  return may_be_busy && chance.once_in(2) ? -EAGAIN : -EINTR;
+}
+
 }  // namespace
 
 OpenFile& Machine::opened(int fd) const {
@@ -77,8 +85,8 @@ std::string Machine::path_of(int folder, const char* path) const {
 std::optional<std::int64_t> Machine::fault(const Operation& operation, const Process& process) {
   using Kind = Operation::Kind;
   if (process.is_dead() || call_fault.fails()) return -EIO;
+  if (fails(faults_.interrupted)) return interruption(operation.kind, random_);
   if (operation.kind == Kind::lock || operation.kind == Kind::stat) return std::nullopt;
-  if (fails(faults_.interrupted)) return -EINTR;
   const bool syncs = operation.kind == Kind::sync || operation.kind == Kind::sync_filesystem;
   if (syncs && fails(faults_.failed_sync)) {
     const OpenFile& file = opened(operation.fd);

@@ -51,6 +51,22 @@ void Upload::fail(const std::string& what) const {
   throw Violation(id + ": " + what);
 }
 
+bool Upload::may_be_complete() const {
+  if (complete) return true;
+  std::uint64_t end = std::max({durable, believed, foreign_offset});
+  for (const Piece& piece : tried) end = std::max(end, piece.to);
+  return end >= length.value_or(least_length);
+}
+
+bool Upload::may_have_expired(SystemTime now, std::size_t since) const {
+  return expiry.any(since, [now](const std::optional<SystemTime>& at) { return at && *at <= now; });
+}
+
+bool Upload::may_have_rival() const {
+  const bool may_be_there = presence == Presence::there || (presence == Presence::tried && makers);
+  return may_be_there && !is_private && !is_foreign && !may_expire();
+}
+
 void Upload::acknowledge(const Piece& piece) {
   known.push_back(piece);
   acknowledge_offset(piece.to);

@@ -12,6 +12,7 @@
 
 #include <tidemark/engine/environment.hpp>
 
+#include "history.hpp"
 #include "random.hpp"
 
 namespace tidemark::sim {
@@ -48,19 +49,26 @@ struct Upload {
   std::string id;
   Presence presence = Presence::tried;
   std::optional<std::uint64_t> length;
-  bool may_have_length = false;  // Somebody told one, and was not answered.
-  std::optional<SystemTime> expires_at;
-  std::uint64_t durable = 0;   // The highest offset that was acknowledged.
-  std::uint64_t believed = 0;  // Where the next append tries.
-  bool complete = false;       // That was acknowledged.
-  std::string released_to;     // Where the file may be instead.
-  bool is_released = false;    // That was acknowledged.
+  bool may_have_length = false;             // Somebody told one, and was not answered.
+  std::uint64_t least_length = UINT64_MAX;  // Of those.
+  History<std::optional<SystemTime>> expiry;
+  History<std::string> metadata{"{}"};  // As JSON, what is not text behind it.
+  bool is_relabelled = false;           // Somebody sets its expiry or its metadata.
+  std::uint64_t durable = 0;            // The highest offset that was acknowledged.
+  std::uint64_t believed = 0;           // Where the next append tries.
+  bool complete = false;                // That was acknowledged.
+  std::string released_to;              // Where the file may be instead.
+  bool is_released = false;             // That was acknowledged.
   bool may_be_deleted = false;
-  unsigned users = 0;  // Operations on it that have not answered.
-  bool is_being_made = false;
-  bool is_private = false;   // Only who made it uses it.
-  bool is_foreign = false;   // Another implementation makes it.
-  bool is_in_doubt = false;  // Its INSERT failed, and left no file: a recovery may find it.
+  TimePoint last_used{};      // When an operation on it ended.
+  unsigned users = 0;         // Operations on it that have not answered.
+  unsigned makers = 0;        // Creates of it that have not answered.
+  bool has_rivals = false;    // Several creates, at once or one after the other.
+  bool is_made = false;       // A create was acknowledged.
+  bool maker_failed = false;  // Whether that has made it nobody knows.
+  bool is_private = false;    // Only who made it uses it.
+  bool is_foreign = false;    // Another implementation makes it.
+  bool is_in_doubt = false;   // Its INSERT failed, and left no file: a recovery may find it.
   /// How far another implementation has come, whose bytes are not stable until we make them so.
   std::uint64_t foreign_offset = 0;
   std::vector<Piece> known;  // Acknowledged.
@@ -68,9 +76,19 @@ struct Upload {
 
   /// A power cut may have taken bytes below the offset that only a foreign program acknowledged.
   bool has_foreign_tail() const { return durable < foreign_offset; }
+  /// Whether bytes that somebody wrote, or tried to, may have completed it.
+  bool may_be_complete() const;
+  bool may_expire() const { return may_have_expired(SystemTime::max(), expiry.first()); }
+  /// By `now`, with an expiry that it may have had from the place `since` on.
+  bool may_have_expired(SystemTime now, std::size_t since) const;
+  /// Whether another may try to make it as well, and nothing but the outcome of one that makes it
+  /// tells what becomes of that.
+  bool may_have_rival() const;
+  /// Several make it: nobody may remove it, or two of them could.
+  bool is_contested() const { return has_rivals && makers > 0; }
   /// What a delete that succeeded says. Beside a create either may have been first.
   void note_deleted() {
-    presence = is_being_made || is_in_doubt ? Presence::maybe_gone : Presence::gone;
+    presence = makers > 0 || is_in_doubt ? Presence::maybe_gone : Presence::gone;
   }
   void acknowledge(const Piece& piece);
   void acknowledge_offset(std::uint64_t offset);

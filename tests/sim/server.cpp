@@ -1,5 +1,7 @@
 #include "server.hpp"
 
+#include <tidemark/engine/assert.hpp>
+
 #include "sim_vfs.hpp"
 
 namespace tidemark::sim {
@@ -27,6 +29,7 @@ Server::Server(Machine& machine) : Program(machine), machine_(machine) {}
 Server::~Server() {
   if (storage_ == nullptr) return;
   run("close", storage_->close(std::chrono::seconds(machine_.chance().below(10))));
+  TIDEMARK_ASSERT(storage_->buffers().bytes_in_use() == 0, "buffers go back before the end");
   // What a close that failed has left open is closed now.
   machine_.run_as(process(), [&] { storage_.reset(); });
 }

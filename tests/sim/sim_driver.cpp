@@ -27,7 +27,9 @@ SimDriver::~SimDriver() {
 std::chrono::nanoseconds SimDriver::delay() {
   Random& chance = machine_.chance();
   if (chance.once_in(2)) return 0ns;
-  if (chance.once_in(100)) return std::chrono::milliseconds(chance.below(10'000));
+  if (!machine_.is_quick && chance.once_in(100)) {
+    return std::chrono::milliseconds(chance.below(10'000));
+  }
   return std::chrono::microseconds(chance.below(2000));
 }
 

@@ -43,6 +43,8 @@ class Story {
   bool open_servers(Life& life, Servers& servers, bool after_cut);
   void run_clients(Life& life, Servers& servers);
   FaultRates choose_faults();
+  /// Before or during the next round, or not at all.
+  void shift_calendar(Machine& machine);
   /// Judges what a power cut just now would leave.
   void try_power_cut(Machine& machine);
 
@@ -64,6 +66,16 @@ FaultRates Story::choose_faults() {
   if (random_.once_in(3)) faults.full = random_.between(5, 100);
   if (random_.once_in(3)) faults.failed_sync = random_.between(5, 100);
   return faults;
+}
+
+void Story::shift_calendar(Machine& machine) {
+  if (!random_.once_in(5)) return;
+  for (std::uint64_t i = random_.between(1, 3); i > 0; --i) {
+    const std::chrono::seconds by = std::chrono::hours(random_.below(48)) - 24h;
+    const std::uint64_t longest = random_.once_in(2) ? 100 : 20'000;
+    machine.after(std::chrono::milliseconds(random_.below(longest)),
+                  [&machine, by] { machine.shift_calendar(by); });
+  }
 }
 
 bool Story::open_servers(Life& life, Servers& servers, bool after_cut) {
@@ -124,7 +136,7 @@ void Story::run_rounds(Life& life) {
     machine.set_faults({});
     if (!open_servers(life, servers, round == 0 && was_cut_)) return;
     machine.set_faults(choose_faults());
-    if (random_.once_in(20)) machine.shift_calendar(std::chrono::hours(random_.below(48)) - 24h);
+    shift_calendar(machine);
     if (random_.once_in(2)) {
       Server& victim = *servers[random_.below(servers.size())];
       machine.kill_at_step(victim.process(), machine.steps() + random_.between(1, 200),
@@ -133,6 +145,12 @@ void Story::run_rounds(Life& life) {
     run_clients(life, servers);
     if (life.violation || machine.is_dead()) return;
     std::erase_if(servers, [](const auto& server) { return server->process().is_dead(); });
+    if (machine.had_errors() || servers.empty() || random_.once_in(2)) continue;
+    machine.set_faults({});
+    Server& server = *servers[random_.below(servers.size())];
+    server.run("check", check_free(server.executor(), life, server.service()));
+    if (life.violation || machine.is_dead()) return;
+    std::erase_if(servers, [](const auto& each) { return each->process().is_dead(); });
   }
   if (random_.once_in(2)) machine.cut_power();
 }

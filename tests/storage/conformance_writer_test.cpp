@@ -224,6 +224,37 @@ Task<void> destroyed(World& world) {
   writer.reset();
 }
 
+/// Counts what it is given after it may be gone.
+class MortalChecksum final : public Checksum {
+ public:
+  void update(std::span<const std::byte>) override { late_ += is_over_ ? 1 : 0; }
+  bool matches() override { return true; }
+  void end() { is_over_ = true; }
+  int late() const { return late_; }
+
+ private:
+  bool is_over_ = false;
+  int late_ = 0;
+};
+
+Task<void> destroyed_with_a_buffer(World& world) {
+  constexpr std::size_t k_bytes = 70'000;
+  BufferPool pool(world.executor(), std::size_t{1} << 20);
+  co_await create(world, "a", k_bytes);
+  MortalChecksum checksum;
+  Writer writer = co_await world.storage.open_writer("a", {.checksum = &checksum});
+  Buffer buffer = co_await pool.acquire(k_bytes);
+  fill_test_bytes(buffer.bytes(), 1, 0);
+  const bool taken = co_await writer->write(std::move(buffer));
+  CHECK(taken);
+  writer.reset();  // While the buffer is on its way.
+  checksum.end();
+  writer = co_await world.storage.open_writer("a");
+  CHECK(writer->offset() == 0);
+  CHECK(checksum.late() == 0);
+  co_await writer->close();
+}
+
 Task<void> destroyed_elsewhere(World& world) {
   co_await create(world, "a", 10);
   Writer writer = co_await world.storage.open_writer("a");
@@ -369,6 +400,9 @@ TEST_CASE("a writer with a checksum commits at its end or never") {
 }
 TEST_CASE("a destroyed writer is closed, and another can follow") {
   on_every_backend(destroyed);
+}
+TEST_CASE("the checksum of a destroyed writer is left alone") {
+  on_every_backend(destroyed_with_a_buffer);
 }
 TEST_CASE("a writer may be destroyed in any thread") {
   on_every_backend(destroyed_elsewhere);
