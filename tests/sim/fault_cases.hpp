@@ -1,0 +1,29 @@
+#pragma once
+
+#include <span>
+
+#include "client.hpp"
+
+namespace tidemark::sim {
+
+using Act = Task<void> (*)(Executor&, Service);
+
+/// An operation in which something fails.
+struct Case {
+  const char* name;
+  Act act;
+  Act effect;                   // What must hold when it did not fail.
+  const char* makes = nullptr;  // The name of a file.
+};
+
+std::span<const Case> fault_cases();
+
+/// Makes what the operations are tried on: "open" has a part of its bytes, "done", "part1" and
+/// "part2" all, "old" has expired.
+Task<void> set_up(Executor&, Service service);
+/// What holds whatever has failed.
+Task<void> check_kept(Executor&, Service service);
+/// The next call works: of the operation's own kind too.
+Task<void> go_on(Executor&, Service service);
+
+}  // namespace tidemark::sim
