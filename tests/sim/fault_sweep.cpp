@@ -47,13 +47,20 @@ struct Fault {
 
 /// What the operation throws; null: nothing.
 std::exception_ptr outcome(Server& server, Act act) {
-  auto done = server.run("the operation", act(server.executor(), server.service()));
+  return server.error_of("the operation", act(server.executor(), server.service()));
+}
+
+void check_error(const std::exception_ptr& error, Kind kind) {
+  if (!error) return;
   try {
-    detail::TaskAccess::promise(*done).take();
-  } catch (...) {
-    return std::current_exception();
+    std::rethrow_exception(error);
+  } catch (const StorageError& failure) {
+    const Errc expected = kind == Kind::full ? Errc::no_space : Errc::io_error;
+    if (kind != Kind::short_transfer && failure.code() == expected) return;
+    throw Violation(std::string("says: ") + failure.what());
+  } catch (const std::bad_alloc&) {
+    if (kind != Kind::allocation) throw;
   }
-  return nullptr;
 }
 
 /// Opening the storage, on a disk that has one.
@@ -71,7 +78,7 @@ bool try_open(const Fault& fault) {
   {
     Server second(machine);
     fault.arm(machine);
-    second.open();
+    check_error(second.open() ? second.close() : second.open_error(), fault.kind);
   }
   const bool has_failed = fault.disarm(machine);
   Server third(machine);
@@ -80,19 +87,6 @@ bool try_open(const Fault& fault) {
     if (const auto error = outcome(third, act)) std::rethrow_exception(error);
   }
   return has_failed;
-}
-
-void check_error(const std::exception_ptr& error, Kind kind) {
-  if (!error) return;
-  try {
-    std::rethrow_exception(error);
-  } catch (const StorageError& failure) {
-    const Errc expected = kind == Kind::full ? Errc::no_space : Errc::io_error;
-    if (kind != Kind::short_transfer && failure.code() == expected) return;
-    throw Violation(std::string("says: ") + failure.what());
-  } catch (const std::bad_alloc&) {
-    if (kind != Kind::allocation) throw;
-  }
 }
 
 /// Bytes of others that may be lost are given up until the storage is opened anew.
