@@ -15,6 +15,7 @@ namespace {
 constexpr std::uint64_t k_begin = 5000;  // Where the uploads stand at the start.
 constexpr std::uint64_t k_length = 20'000;
 
+constexpr const char* k_orphan_file = "/sim/uploads/orphan";
 const Piece k_piece{0, k_length, 1};
 
 std::span<const std::byte> as_bytes(const std::string& text) {
@@ -126,6 +127,10 @@ Task<void> expect_cleaned(Service service) {
   co_await service.storage.cleanup_expired_uploads();
   co_await expect_none(service, "old");
 }
+Task<void> expect_swept(Service service) {
+  co_await service.storage.sweep({});
+  co_await expect_none(service, "orphan-row");
+}
 Task<void> nothing(Executor&, Service) {
   co_return;
 }
@@ -171,7 +176,8 @@ const Case k_cases[] = {
     {"cleanup",
      [](Executor&, Service s) -> Task<void> { co_await s.storage.cleanup_expired_uploads(); },
      [](Executor&, Service s) { return expect_cleaned(s); }},
-    {"sweep", [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); }, nothing},
+    {"sweep", [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); },
+     [](Executor&, Service s) { return expect_swept(s); }, nullptr, k_orphan_file},
     {"concatenate", join, [](Executor&, Service s) { return expect_joined(s); }},
     {"release",
      [](Executor&, Service s) -> Task<void> { return s.storage.release_to("part1", "/sim/out"); },
@@ -204,9 +210,18 @@ Task<void> set_up(Executor&, Service service) {
   co_await create(storage, "known", k_length);
   co_await create(storage, "other", k_length);
   co_await create(storage, "old", k_length);
+  co_await create(storage, "orphan-row", k_length);
   co_await storage.set_expiry("old", service.process.system_now() - std::chrono::hours(1));
   co_await service.urls.set_url("kept", "http://host/kept");
   co_await service.urls.set_url("unwanted", "http://host/unwanted");
+}
+
+void leave_orphans(Machine& machine) {
+  Disk& disk = machine.disk();
+  disk.create(k_orphan_file, false, machine.system_now());
+  disk.unlink("/sim/uploads/orphan-row");
+  disk.sync_folder("/sim/uploads");
+  machine.shift_calendar(std::chrono::hours(2));
 }
 
 Task<void> check_kept(Executor&, Service service) {

@@ -14,6 +14,7 @@ struct Case {
   Act act;
   Act effect;                   // What must hold when it did not fail.
   const char* makes = nullptr;  // The name of a file.
+  const char* removes = nullptr;
 };
 
 std::span<const Case> fault_cases();
@@ -21,6 +22,8 @@ std::span<const Case> fault_cases();
 /// Makes what the operations are tried on: "open" has a part of its bytes, "done", "part1" and
 /// "part2" all, "old" has expired.
 Task<void> set_up(Executor&, Service service);
+/// What a crash two hours ago has left: a file without a row, and a row without a file.
+void leave_orphans(Machine& machine);
 /// What holds whatever has failed.
 Task<void> check_kept(Executor&, Service service);
 /// The next call works: of the operation's own kind too.

@@ -107,6 +107,7 @@ bool try_operation(const Case& operation, const Fault& fault) {
   Server server(machine);
   if (!server.open()) throw Violation("it does not open");
   if (const auto error = outcome(server, set_up)) std::rethrow_exception(error);
+  leave_orphans(machine);
   fault.arm(machine);
   const std::exception_ptr error = outcome(server, operation.act);
   const bool has_failed = fault.disarm(machine);
@@ -115,6 +116,8 @@ bool try_operation(const Case& operation, const Fault& fault) {
     if (const auto missed = outcome(server, operation.effect)) std::rethrow_exception(missed);
     const bool is_made = !operation.makes || disk.find(operation.makes);
     if (!is_made) throw Violation(std::string(operation.makes) + " is missing");
+    const bool is_left = operation.removes && disk.find(operation.removes);
+    if (is_left) throw Violation(std::string(operation.removes) + " is still there");
   }
   if (const auto lost = outcome(server, check_kept)) std::rethrow_exception(lost);
   if (const auto stuck = outcome(server, go_on)) {
