@@ -1,5 +1,6 @@
 #include "fault_cases.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,10 +47,21 @@ Task<void> append_three(Executor&, Service service) {
   co_await when_all(std::move(tasks));
 }
 
+/// Goes on from where the upload stands.
+Task<void> finish(Service service, const char* id, std::uint64_t to,
+                  Durability durability = Durability::full) {
+  const auto upload = co_await service.storage.get_upload(id);
+  if (upload->offset < to) co_await append(service.storage, id, upload->offset, to, durability);
+}
+
+Task<void> finish_three(Executor&, Service service) {
+  for (const char* const id : {"open", "known", "other"}) co_await finish(service, id, 9000);
+}
+
 Task<void> write_some(Executor&, Service service) {
   const std::unique_ptr<UploadWriter> writer = co_await service.storage.open_writer("open");
-  for (std::uint64_t from = k_begin; from < 11'000; from += 3000) {
-    const std::string bytes = k_piece.bytes(from, from + 3000);
+  for (std::uint64_t from = writer->offset(); from < 11'000; from = writer->offset()) {
+    const std::string bytes = k_piece.bytes(from, std::min<std::uint64_t>(from + 3000, 11'000));
     co_await writer->write(as_bytes(bytes));
     co_await writer->commit();
   }
@@ -63,6 +75,15 @@ Task<void> write_chunks(Executor&, Service service) {
   co_await service.storage.sync("open");
   co_await service.storage.update_offset("open", 7000);
   co_await service.storage.update_offset_atomic("open", 7000, 9000);
+}
+
+Task<void> write_chunks_again(Executor&, Service service) {
+  const auto upload = co_await service.storage.get_upload("open");
+  const std::string bytes = k_piece.bytes(upload->offset, 9000);
+  co_await service.storage.write_chunk("open", upload->offset, as_bytes(bytes));
+  co_await service.storage.sync("open");
+  co_await service.storage.update_offset("open", 7000);
+  co_await service.storage.update_offset("open", 9000);
 }
 
 Task<void> read_some(Executor&, Service service) {
@@ -89,6 +110,12 @@ Task<void> join(Executor&, Service service) {
   for (const char* const id : {"part1", "part2"}) parts.emplace_back(id);
   Metadata metadata;
   co_await service.storage.concatenate("joined", std::move(parts), std::move(metadata));
+}
+
+/// Under another name: the first may be taken by now.
+Task<void> release_again(Executor&, Service service) {
+  const auto upload = co_await service.storage.get_upload("part1");
+  if (upload) co_await service.storage.release_to("part1", "/sim/out-again");
 }
 
 /// What must hold after an operation that did not fail.
@@ -136,61 +163,101 @@ Task<void> nothing(Executor&, Service) {
 }
 
 const Case k_cases[] = {
-    {"create", [](Executor&, Service s) { return create(s.storage, "new", k_length); },
-     [](Executor&, Service s) { return expect(s, "new", 0, k_length); }},
-    {"create of no bytes", [](Executor&, Service s) { return create(s.storage, "new", 0); },
-     [](Executor&, Service s) { return expect(s, "new", 0, 0); }},
-    {"append", [](Executor&, Service s) { return append(s.storage, "open", k_begin, 9000); },
-     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
-    {"append of blocks",
-     [](Executor&, Service s) { return append(s.storage, "open", k_begin, 16384); },
-     [](Executor&, Service s) { return expect(s, "open", 16384, std::nullopt); }},
-    {"ordered append",
-     [](Executor&, Service s) { return append(s.storage, "known", 0, 9000, Durability::ordered); },
-     [](Executor&, Service s) { return expect(s, "known", 9000, k_length); }},
-    {"appends at once", append_three,
-     [](Executor&, Service s) { return expect(s, "other", 9000, k_length); }},
-    {"write", write_some,
-     [](Executor&, Service s) { return expect(s, "open", 11'000, std::nullopt); }},
-    {"chunks", write_chunks,
-     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
-    {"read", read_some, nothing},
-    {"look", look, nothing},
-    {"set length",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_length); },
-     [](Executor&, Service s) { return expect(s, "open", k_begin, k_length); }},
-    {"set length that completes",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_begin); },
-     [](Executor&, Service s) { return expect(s, "open", k_begin, k_begin); }},
-    {"set expiry",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_expiry("old", {}); },
-     [](Executor&, Service s) { return expect_no_expiry(s); }},
-    {"set metadata",
-     [](Executor&, Service s) -> Task<void> {
+    {.name = "create",
+     .act = [](Executor&, Service s) { return create(s.storage, "new", k_length); },
+     .effect = [](Executor&, Service s) { return expect(s, "new", 0, k_length); },
+     .may_say = Errc::already_exists},
+    {.name = "create of no bytes",
+     .act = [](Executor&, Service s) { return create(s.storage, "new", 0); },
+     .effect = [](Executor&, Service s) { return expect(s, "new", 0, 0); },
+     .may_say = Errc::already_exists},
+    {.name = "append",
+     .act = [](Executor&, Service s) { return append(s.storage, "open", k_begin, 9000); },
+     .effect = [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); },
+     .again = [](Executor&, Service s) { return finish(s, "open", 9000); }},
+    {.name = "append of blocks",
+     .act = [](Executor&, Service s) { return append(s.storage, "open", k_begin, 16384); },
+     .effect = [](Executor&, Service s) { return expect(s, "open", 16384, std::nullopt); },
+     .again = [](Executor&, Service s) { return finish(s, "open", 16384); }},
+    {.name = "ordered append",
+     .act = [](Executor&,
+               Service s) { return append(s.storage, "known", 0, 9000, Durability::ordered); },
+     .effect = [](Executor&, Service s) { return expect(s, "known", 9000, k_length); },
+     .again = [](Executor&, Service s) { return finish(s, "known", 9000, Durability::ordered); }},
+    {.name = "appends at once",
+     .act = append_three,
+     .effect = [](Executor&, Service s) { return expect(s, "other", 9000, k_length); },
+     .again = finish_three},
+    {.name = "write",
+     .act = write_some,
+     .effect = [](Executor&, Service s) { return expect(s, "open", 11'000, std::nullopt); }},
+    {.name = "chunks",
+     .act = write_chunks,
+     .effect = [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); },
+     .again = write_chunks_again},
+    {.name = "read", .act = read_some, .effect = nothing},
+    {.name = "look", .act = look, .effect = nothing},
+    {.name = "set length",
+     .act = [](Executor&, Service s) -> Task<void> {
+       return s.storage.set_length("open", k_length);
+     },
+     .effect = [](Executor&, Service s) { return expect(s, "open", k_begin, k_length); },
+     .may_say = Errc::invalid_argument},
+    {.name = "set length that completes",
+     .act = [](Executor&, Service s) -> Task<void> {
+       return s.storage.set_length("open", k_begin);
+     },
+     .effect = [](Executor&, Service s) { return expect(s, "open", k_begin, k_begin); },
+     .may_say = Errc::invalid_argument},
+    {.name = "set expiry",
+     .act = [](Executor&, Service s) -> Task<void> { return s.storage.set_expiry("old", {}); },
+     .effect = [](Executor&, Service s) { return expect_no_expiry(s); }},
+    {.name = "set metadata",
+     .act = [](Executor&, Service s) -> Task<void> {
        Metadata metadata{{"name", "value"}};
        co_await s.storage.set_metadata("open", std::move(metadata));
      },
-     [](Executor&, Service s) { return expect_metadata(s); }},
-    {"delete", [](Executor&, Service s) -> Task<void> { return s.storage.delete_upload("old"); },
-     [](Executor&, Service s) { return expect_none(s, "old"); }},
-    {"cleanup",
-     [](Executor&, Service s) -> Task<void> { co_await s.storage.cleanup_expired_uploads(); },
-     [](Executor&, Service s) { return expect_cleaned(s); }},
-    {"sweep", [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); },
-     [](Executor&, Service s) { return expect_swept(s); }, nullptr, k_orphan_file},
-    {"concatenate", join, [](Executor&, Service s) { return expect_joined(s); }},
-    {"release",
-     [](Executor&, Service s) -> Task<void> { return s.storage.release_to("part1", "/sim/out"); },
-     [](Executor&, Service s) { return expect_none(s, "part1"); }, "/sim/out"},
-    {"backup", [](Executor&, Service s) -> Task<void> { return s.storage.backup("/sim/copy"); },
-     nothing, "/sim/copy"},
-    {"get URL", [](Executor&, Service s) -> Task<void> { co_await s.urls.get_url("kept"); },
-     nothing},
-    {"set URL",
-     [](Executor&, Service s) -> Task<void> { return s.urls.set_url("new", "http://host/new"); },
-     [](Executor&, Service s) { return expect_url(s, "new", "http://host/new"); }},
-    {"remove URL", [](Executor&, Service s) -> Task<void> { return s.urls.remove_url("unwanted"); },
-     [](Executor&, Service s) { return expect_url(s, "unwanted", std::nullopt); }},
+     .effect = [](Executor&, Service s) { return expect_metadata(s); }},
+    {.name = "delete",
+     .act = [](Executor&, Service s) -> Task<void> { return s.storage.delete_upload("old"); },
+     .effect = [](Executor&, Service s) { return expect_none(s, "old"); }},
+    {.name = "cleanup",
+     .act = [](Executor&, Service s) -> Task<void> {
+       co_await s.storage.cleanup_expired_uploads();
+     },
+     .effect = [](Executor&, Service s) { return expect_cleaned(s); }},
+    {.name = "sweep",
+     .act = [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); },
+     .effect = [](Executor&, Service s) { return expect_swept(s); },
+     .removes = k_orphan_file},
+    {.name = "concatenate",
+     .act = join,
+     .effect = [](Executor&, Service s) { return expect_joined(s); }},
+    {.name = "release",
+     .act = [](Executor&, Service s) -> Task<void> {
+       return s.storage.release_to("part1", "/sim/out");
+     },
+     .effect = [](Executor&, Service s) { return expect_none(s, "part1"); },
+     .again = release_again,
+     .makes = "/sim/out"},
+    {.name = "backup",
+     .act = [](Executor&, Service s) -> Task<void> { return s.storage.backup("/sim/copy"); },
+     .effect = nothing,
+     .again = [](Executor&, Service s) -> Task<void> {
+       return s.storage.backup("/sim/copy-again");
+     },
+     .makes = "/sim/copy"},
+    {.name = "get URL",
+     .act = [](Executor&, Service s) -> Task<void> { co_await s.urls.get_url("kept"); },
+     .effect = nothing},
+    {.name = "set URL",
+     .act = [](Executor&, Service s) -> Task<void> {
+       return s.urls.set_url("new", "http://host/new");
+     },
+     .effect = [](Executor&, Service s) { return expect_url(s, "new", "http://host/new"); }},
+    {.name = "remove URL",
+     .act = [](Executor&, Service s) -> Task<void> { return s.urls.remove_url("unwanted"); },
+     .effect = [](Executor&, Service s) { return expect_url(s, "unwanted", std::nullopt); }},
 };
 
 }  // namespace

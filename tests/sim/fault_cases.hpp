@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 
 #include "client.hpp"
@@ -12,8 +13,11 @@ using Act = Task<void> (*)(Executor&, Service);
 struct Case {
   const char* name;
   Act act;
-  Act effect;                   // What must hold when it did not fail.
-  const char* makes = nullptr;  // The name of a file.
+  Act effect;  // What must hold when it did not fail.
+  /// After that and after a failure: does it again, or what is left of it. Null: `act` does.
+  Act again = nullptr;
+  std::optional<Errc> may_say = {};  // What `again` answers when it was done before.
+  const char* makes = nullptr;       // The name of a file.
   const char* removes = nullptr;
 };
 
@@ -26,7 +30,7 @@ Task<void> set_up(Executor&, Service service);
 void leave_orphans(Machine& machine);
 /// What holds whatever has failed.
 Task<void> check_kept(Executor&, Service service);
-/// The next call works: of the operation's own kind too.
+/// The next call works, of other kinds too.
 Task<void> go_on(Executor&, Service service);
 
 }  // namespace tidemark::sim

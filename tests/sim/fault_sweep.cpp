@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -90,12 +91,40 @@ bool try_open(const Fault& fault) {
 }
 
 /// Bytes of others that may be lost are given up until the storage is opened anew.
-bool is_given_up(const std::exception_ptr& error) {
+bool is_given_up(const StorageError& error) {
+  return std::string_view(error.what()).find("may be lost") != std::string_view::npos;
+}
+
+bool says(const std::exception_ptr& error, std::optional<Errc> code) {
   try {
     std::rethrow_exception(error);
-  } catch (const std::exception& thrown) {
-    return std::string_view(thrown.what()).find("may be lost") != std::string_view::npos;
+  } catch (const StorageError& failure) {
+    return code && failure.code() == *code;
+  } catch (...) {
+    return false;
   }
+}
+
+void expect_success(const std::exception_ptr& error) {
+  if (error) std::rethrow_exception(error);
+}
+
+void check_effect(Server& server, const Case& operation) {
+  expect_success(outcome(server, operation.effect));
+  const Disk& disk = server.machine().disk();
+  const bool is_made = !operation.makes || disk.find(operation.makes);
+  if (!is_made) throw Violation(std::string(operation.makes) + " is missing");
+  const bool is_left = operation.removes && disk.find(operation.removes);
+  if (is_left) throw Violation(std::string(operation.removes) + " is still there");
+}
+
+/// The next call works: the operation itself, and others.
+void do_again(Server& server, const Case& operation) {
+  const auto error = outcome(server, operation.again ? operation.again : operation.act);
+  if (!error || !says(error, operation.may_say)) expect_success(error);
+  expect_success(outcome(server, operation.effect));
+  expect_success(outcome(server, check_kept));
+  expect_success(outcome(server, go_on));
 }
 
 bool try_operation(const Case& operation, const Fault& fault) {
@@ -106,25 +135,21 @@ bool try_operation(const Case& operation, const Fault& fault) {
   const SimVfs vfs(machine);
   Server server(machine);
   if (!server.open()) throw Violation("it does not open");
-  if (const auto error = outcome(server, set_up)) std::rethrow_exception(error);
+  expect_success(outcome(server, set_up));
   leave_orphans(machine);
   fault.arm(machine);
   const std::exception_ptr error = outcome(server, operation.act);
   const bool has_failed = fault.disarm(machine);
   check_error(error, fault.kind);
-  if (!error) {
-    if (const auto missed = outcome(server, operation.effect)) std::rethrow_exception(missed);
-    const bool is_made = !operation.makes || disk.find(operation.makes);
-    if (!is_made) throw Violation(std::string(operation.makes) + " is missing");
-    const bool is_left = operation.removes && disk.find(operation.removes);
-    if (is_left) throw Violation(std::string(operation.removes) + " is still there");
-  }
-  if (const auto lost = outcome(server, check_kept)) std::rethrow_exception(lost);
-  if (const auto stuck = outcome(server, go_on)) {
-    if (!is_given_up(stuck)) std::rethrow_exception(stuck);
+  if (!error) check_effect(server, operation);
+  expect_success(outcome(server, check_kept));
+  try {
+    do_again(server, operation);
+  } catch (const StorageError& stuck) {
+    if (!is_given_up(stuck)) throw;
     Server next(machine);
     if (!next.open()) throw Violation("it does not open again");
-    if (const auto still = outcome(next, go_on)) std::rethrow_exception(still);
+    do_again(next, operation);
   }
   return has_failed;
 }

@@ -61,6 +61,8 @@ class Server : public Program {
   explicit Server(Machine& machine);
   ~Server();
 
+  Machine& machine() { return machine_; }
+
   /// False when it did not open: `open_error` says why.
   bool open();
   const std::exception_ptr& open_error() const { return open_error_; }
