@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <tidemark/engine/sleep_for.hpp>
 #include <tidemark/engine/when_all.hpp>
 
 namespace tidemark::sim {
@@ -314,6 +315,10 @@ Task<void> go_on(Executor&, Service service) {
   co_await create(service.storage, "after", k_length);
   co_await append(service.storage, "after", 0, 100);
   co_await service.urls.set_url("after", "http://host/after");
+}
+
+Task<void> wait_long(Executor&, Service) {
+  co_await sleep_for(std::chrono::minutes(1));
 }
 
 }  // namespace tidemark::sim

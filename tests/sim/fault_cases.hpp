@@ -32,5 +32,7 @@ void leave_orphans(Machine& machine);
 Task<void> check_kept(Executor&, Service service);
 /// The next call works, of other kinds too.
 Task<void> go_on(Executor&, Service service);
+/// All that was left to be done behind answers is done.
+Task<void> wait_long(Executor&, Service service);
 
 }  // namespace tidemark::sim

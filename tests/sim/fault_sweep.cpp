@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -64,29 +65,39 @@ void check_error(const std::exception_ptr& error, Kind kind) {
   }
 }
 
-/// Opening the storage, on a disk that has one.
+void expect_success(const std::exception_ptr& error) {
+  if (error) std::rethrow_exception(error);
+}
+
+std::unique_ptr<Server> open_server(Machine& machine) {
+  auto server = std::make_unique<Server>(machine);
+  if (!server->open()) std::rethrow_exception(server->open_error());
+  return server;
+}
+
+void check_closed(const Machine& machine, const SimVfs& vfs) {
+  if (machine.open_descriptors() != 0) throw Violation("descriptors are left open");
+  if (machine.held_locks() != 0) throw Violation("locks are left");
+  if (vfs.open_files() != 0) throw Violation("the database is left open");
+}
+
+/// Opening the storage, on a disk that has one, and closing it.
 bool try_open(const Fault& fault) {
   Random random(fault.number);
   Disk disk;
   Machine machine(disk, random, {});
   disk.create("/sim", true, machine.system_now());
   const SimVfs vfs(machine);
-  {
-    Server first(machine);
-    if (!first.open()) throw Violation("it does not open");
-    if (const auto error = outcome(first, set_up)) std::rethrow_exception(error);
-  }
+  expect_success(outcome(*open_server(machine), set_up));
   {
     Server second(machine);
     fault.arm(machine);
     check_error(second.open() ? second.close() : second.open_error(), fault.kind);
   }
   const bool has_failed = fault.disarm(machine);
-  Server third(machine);
-  if (!third.open()) throw Violation("it does not open again");
-  for (const Act act : {check_kept, go_on}) {
-    if (const auto error = outcome(third, act)) std::rethrow_exception(error);
-  }
+  check_closed(machine, vfs);
+  const std::unique_ptr<Server> third = open_server(machine);
+  for (const Act act : {check_kept, go_on}) expect_success(outcome(*third, act));
   return has_failed;
 }
 
@@ -105,10 +116,6 @@ bool says(const std::exception_ptr& error, std::optional<Errc> code) {
   }
 }
 
-void expect_success(const std::exception_ptr& error) {
-  if (error) std::rethrow_exception(error);
-}
-
 void check_effect(Server& server, const Case& operation) {
   expect_success(outcome(server, operation.effect));
   const Disk& disk = server.machine().disk();
@@ -118,13 +125,28 @@ void check_effect(Server& server, const Case& operation) {
   if (is_left) throw Violation(std::string(operation.removes) + " is still there");
 }
 
-/// The next call works: the operation itself, and others.
-void do_again(Server& server, const Case& operation) {
-  const auto error = outcome(server, operation.again ? operation.again : operation.act);
-  if (!error || !says(error, operation.may_say)) expect_success(error);
-  expect_success(outcome(server, operation.effect));
-  expect_success(outcome(server, check_kept));
-  expect_success(outcome(server, go_on));
+/// The next call works: the operation itself, and others. False: it is given up.
+bool do_again(Server& server, const Case& operation) {
+  try {
+    const auto error = outcome(server, operation.again ? operation.again : operation.act);
+    if (!error || !says(error, operation.may_say)) expect_success(error);
+    for (const Act act : {operation.effect, check_kept, go_on}) {
+      expect_success(outcome(server, act));
+    }
+  } catch (const StorageError& stuck) {
+    if (!is_given_up(stuck)) throw;
+    return false;
+  }
+  return true;
+}
+
+/// Without a file, lock or buffer of an operation: all have ended for long.
+void check_idle(Server& server, std::size_t descriptors) {
+  const Machine& machine = server.machine();
+  expect_success(outcome(server, wait_long));
+  if (machine.open_descriptors() != descriptors) throw Violation("an operation's file stays open");
+  if (machine.held_locks() != 0) throw Violation("a lock stays held");
+  if (server.service().storage.buffers().bytes_in_use() != 0) throw Violation("a buffer stays out");
 }
 
 bool try_operation(const Case& operation, const Fault& fault) {
@@ -133,24 +155,25 @@ bool try_operation(const Case& operation, const Fault& fault) {
   Machine machine(disk, random, {});
   disk.create("/sim", true, machine.system_now());
   const SimVfs vfs(machine);
-  Server server(machine);
-  if (!server.open()) throw Violation("it does not open");
-  expect_success(outcome(server, set_up));
+  std::unique_ptr<Server> server = open_server(machine);
+  const std::size_t descriptors = machine.open_descriptors();
+  expect_success(outcome(*server, set_up));
   leave_orphans(machine);
   fault.arm(machine);
-  const std::exception_ptr error = outcome(server, operation.act);
+  const std::exception_ptr error = outcome(*server, operation.act);
   const bool has_failed = fault.disarm(machine);
   check_error(error, fault.kind);
-  if (!error) check_effect(server, operation);
-  expect_success(outcome(server, check_kept));
-  try {
-    do_again(server, operation);
-  } catch (const StorageError& stuck) {
-    if (!is_given_up(stuck)) throw;
-    Server next(machine);
-    if (!next.open()) throw Violation("it does not open again");
-    do_again(next, operation);
+  if (!error) check_effect(*server, operation);
+  expect_success(outcome(*server, check_kept));
+  if (!do_again(*server, operation)) {
+    expect_success(server->close());
+    server = open_server(machine);
+    if (!do_again(*server, operation)) throw Violation("it is given up when opened anew");
   }
+  check_idle(*server, descriptors);
+  expect_success(server->close());
+  server.reset();
+  check_closed(machine, vfs);
   return has_failed;
 }
 

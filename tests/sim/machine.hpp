@@ -117,6 +117,7 @@ class Machine {
   void close_descriptor(int fd) noexcept;
   void set_direct(int fd, bool direct);
   std::size_t open_descriptors() const { return descriptors_.size(); }
+  std::size_t held_locks() const;
   std::shared_ptr<OpenFile> share(int fd) const;
   /// Sees every write of ours just before it happens, and whether its file is locked for it.
   std::function<void(const OpenFile&, std::uint64_t offset, bool is_locked)> on_write;
