@@ -293,16 +293,23 @@ void leave_orphans(Machine& machine) {
 }
 
 Task<void> check_kept(Executor&, Service service) {
-  for (const char* const id : {"done", "part1", "part2", "open"}) {
-    const bool may_be_gone = std::string_view(id) == "part1";
-    const auto upload = co_await service.storage.get_upload(id);
-    if (!upload && may_be_gone) continue;
-    if (!upload) throw Violation(std::string(id) + " is gone");
-    const std::vector<std::byte> bytes = co_await service.storage.read_file(id, k_length);
+  struct Kept {
+    const char* id;
+    std::uint64_t offset;  // It never stood lower.
+    bool may_be_gone = false;
+  };
+  static constexpr Kept k_uploads[] = {
+      {"done", k_length}, {"part2", k_length}, {"part1", k_length, true},
+      {"open", k_begin},  {"known", 0},        {"other", 0}};
+  for (const Kept& each : k_uploads) {
+    const std::string id = each.id;
+    const auto upload = co_await service.storage.get_upload(each.id);
+    if (!upload && each.may_be_gone) continue;
+    if (!upload) throw Violation(id + " is gone");
+    const std::vector<std::byte> bytes = co_await service.storage.read_file(each.id, k_length);
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    const bool is_open = std::string_view(id) == "open";
-    if (upload->offset < (is_open ? k_begin : k_length)) throw Violation(std::string(id) + " lost");
-    if (text != k_piece.bytes(0, upload->offset)) throw Violation(std::string(id) + " is wrong");
+    if (upload->offset < each.offset) throw Violation(id + " lost");
+    if (text != k_piece.bytes(0, upload->offset)) throw Violation(id + " is wrong");
   }
   const std::optional<std::string> url = co_await service.urls.get_url("kept");
   if (url != "http://host/kept") throw Violation("the URL is gone");
