@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -68,6 +69,64 @@ Task<void> write_some(Executor&, Service service) {
   }
   const AppendResult result = co_await writer->close();
   if (result.offset != 11'000) throw Violation("a writer neither failed nor wrote all");
+}
+
+/// Past the page cache: the blocks of "known" were set aside.
+Task<void> write_buffers(Executor&, Service service) {
+  const std::unique_ptr<UploadWriter> writer = co_await service.storage.open_writer("known");
+  for (std::uint64_t from = writer->offset(); from < 16384; from = writer->offset()) {
+    const std::string bytes = k_piece.bytes(from, std::min<std::uint64_t>(from + 8192, 16384));
+    Buffer buffer = co_await service.storage.buffers().acquire(bytes.size());
+    std::ranges::copy(as_bytes(bytes), buffer.data());
+    const bool is_taken = co_await writer->write(std::move(buffer));
+    if (!is_taken) break;
+  }
+  const AppendResult result = co_await writer->close();
+  if (result.offset != 16384) throw Violation("a writer neither failed nor wrote all");
+}
+
+Task<void> take_over(Executor&, Service service) {
+  const std::unique_ptr<UploadWriter> first = co_await service.storage.open_writer("known");
+  const std::string begin = k_piece.bytes(first->offset(), 3000);
+  co_await first->write(as_bytes(begin));
+  const WriterOptions options{.take_over = true};
+  const std::unique_ptr<UploadWriter> second =
+      co_await service.storage.open_writer("known", options);
+  const AppendResult ended = co_await first->close();
+  const bool is_right = ended.status == AppendStatus::taken_over && ended.offset == 3000;
+  if (!is_right) throw Violation("a writer that was taken over neither failed nor committed");
+  const std::string rest = k_piece.bytes(second->offset(), 9000);
+  co_await second->write(as_bytes(rest));
+  const AppendResult result = co_await second->close();
+  if (result.offset != 9000) throw Violation("a writer neither failed nor wrote all");
+}
+
+/// Compares what it is given with what was sent.
+class Comparison : public Checksum {
+ public:
+  explicit Comparison(std::string expected) : expected_(std::move(expected)) {}
+  void update(std::span<const std::byte> bytes) override {
+    seen_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  bool matches() override { return seen_ == expected_; }
+
+ private:
+  const std::string expected_;
+  std::string seen_;
+};
+
+Task<void> append_checked(Executor&, Service service) {
+  const std::string bytes = k_piece.bytes(k_begin, 9000);
+  for (const bool is_right : {false, true}) {
+    Comparison checksum(is_right ? bytes : "else");
+    const AppendOptions options{.checksum = &checksum};
+    const AppendResult result =
+        co_await service.storage.append("open", k_begin, as_bytes(bytes), options);
+    const AppendResult expected{
+        is_right ? AppendStatus::committed : AppendStatus::checksum_mismatch,
+        is_right ? 9000 : k_begin};
+    if (result != expected) throw Violation("an append with a checksum neither failed nor kept it");
+  }
 }
 
 Task<void> write_chunks(Executor&, Service service) {
@@ -192,6 +251,17 @@ const Case k_cases[] = {
     {.name = "write",
      .act = write_some,
      .effect = [](Executor&, Service s) { return expect(s, "open", 11'000, std::nullopt); }},
+    {.name = "write of buffers",
+     .act = write_buffers,
+     .effect = [](Executor&, Service s) { return expect(s, "known", 16384, k_length); }},
+    {.name = "take-over",
+     .act = take_over,
+     .effect = [](Executor&, Service s) { return expect(s, "known", 9000, k_length); },
+     .again = [](Executor&, Service s) { return finish(s, "known", 9000); }},
+    {.name = "append with a checksum",
+     .act = append_checked,
+     .effect = [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); },
+     .again = [](Executor&, Service s) { return finish(s, "open", 9000); }},
     {.name = "chunks",
      .act = write_chunks,
      .effect = [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); },
