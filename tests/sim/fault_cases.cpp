@@ -394,6 +394,18 @@ Task<void> go_on(Executor&, Service service) {
   co_await service.urls.set_url("after", "http://host/after");
 }
 
+Task<std::vector<std::string>> list_all(Executor&, Service service) {
+  const UploadPage page = co_await service.storage.list_uploads(std::nullopt, 100);
+  std::vector<std::string> all;
+  for (const auto& upload : page.uploads) {
+    std::string line(upload.id.view());
+    line += " at " + std::to_string(upload.offset);
+    if (upload.length) line += " of " + std::to_string(*upload.length);
+    all.push_back(std::move(line));
+  }
+  co_return all;
+}
+
 Task<void> wait_long(Executor&, Service) {
   co_await sleep_for(std::chrono::minutes(1));
 }

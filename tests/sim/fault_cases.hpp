@@ -2,6 +2,8 @@
 
 #include <optional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "client.hpp"
 
@@ -32,6 +34,8 @@ void leave_orphans(Machine& machine);
 Task<void> check_kept(Executor&, Service service);
 /// The next call works, of other kinds too.
 Task<void> go_on(Executor&, Service service);
+/// Their ids, offsets and lengths.
+Task<std::vector<std::string>> list_all(Executor&, Service service);
 /// All that was left to be done behind answers is done.
 Task<void> wait_long(Executor&, Service service);
 

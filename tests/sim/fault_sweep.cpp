@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "allocations.hpp"
 #include "fault_cases.hpp"
@@ -149,8 +151,28 @@ void check_idle(Server& server, std::size_t descriptors) {
   if (server.service().storage.buffers().bytes_in_use() != 0) throw Violation("a buffer stays out");
 }
 
-bool try_operation(const Case& operation, const Fault& fault) {
-  Random random(fault.number);
+/// What the storage said, and what a power cut just then leaves of the disk.
+struct Cut {
+  std::vector<std::string> uploads;
+  Disk disk;
+  Machine::Clock clock;
+};
+
+std::vector<std::string> list(Server& server) {
+  auto listed = server.run("list", list_all(server.executor(), server.service()));
+  return detail::TaskAccess::promise(*listed).take();
+}
+
+/// What a failed sync has dropped shows only then.
+void check_cut(Cut cut, Random& random) {
+  Machine machine(cut.disk, random, cut.clock);
+  const SimVfs vfs(machine);
+  const std::unique_ptr<Server> server = open_server(machine);
+  if (list(*server) != cut.uploads) throw Violation("a power cut took an upload back");
+  expect_success(outcome(*server, check_kept));
+}
+
+bool run_operation(const Case& operation, const Fault& fault, Random& random, Cut& cut) {
   Disk disk;
   Machine machine(disk, random, {});
   disk.create("/sim", true, machine.system_now());
@@ -171,9 +193,18 @@ bool try_operation(const Case& operation, const Fault& fault) {
     if (!do_again(*server, operation)) throw Violation("it is given up when opened anew");
   }
   check_idle(*server, descriptors);
+  cut = {list(*server), disk.after_power_cut(random), machine.clock()};
   expect_success(server->close());
   server.reset();
   check_closed(machine, vfs);
+  return has_failed;
+}
+
+bool try_operation(const Case& operation, const Fault& fault) {
+  Random random(fault.number);
+  Cut cut;
+  const bool has_failed = run_operation(operation, fault, random, cut);
+  if (fault.kind == Kind::call) check_cut(std::move(cut), random);
   return has_failed;
 }
 

@@ -133,7 +133,7 @@ class Machine {
   bool had_errors() const { return had_errors_; }
   /// Whether what happens at this rate happens now.
   bool fails(std::uint64_t rate) { return rate != 0 && random_.once_in(rate); }
-  NthFault call_fault;  // EIO, of every call that can fail.
+  NthFault call_fault;  // EIO, of every call that can fail; a sync also drops the dirty pages.
   NthFault full_fault;  // ENOSPC, of those that take space.
   NthFault short_fault;
   SharedState* shared_state = nullptr;
@@ -152,6 +152,7 @@ class Machine {
     bool in_commit;
   };
 
+  void lose_dirty_pages(const Operation& sync);
   std::int64_t read(const Operation& operation);
   std::int64_t open_file(const Operation& operation, const Process& process);
   std::int64_t write(const Operation& operation, const Process& process);
