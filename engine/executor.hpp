@@ -2,14 +2,16 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
-#include <memory_resource>
 #include <stop_token>
 #include <string>
+#include <utility>
 
 #include <tidemark/engine/driver.hpp>
 #include <tidemark/engine/environment.hpp>
+#include <tidemark/engine/frame_pool.hpp>
 #include <tidemark/engine/root_count.hpp>
 #include <tidemark/engine/work_item.hpp>
 
@@ -17,7 +19,8 @@ namespace tidemark {
 
 /// A work item that runs at a time. At any moment it is armed or has run. See Executor::add_timer.
 struct Timer : WorkItem {
-  using Queue = std::pmr::multimap<TimePoint, Timer*>;
+  using Queue = std::multimap<TimePoint, Timer*, std::less<>,
+                              detail::FrameAllocator<std::pair<const TimePoint, Timer*>>>;
   bool armed = false;
   Queue::iterator place;  // Meaningful while armed.
 };
@@ -89,8 +92,7 @@ class Executor {
   std::unique_ptr<Driver> driver_;
   WorkQueue ready_;
   WorkItem* next_ = nullptr;
-  std::pmr::unsynchronized_pool_resource timer_memory_;
-  Timer::Queue timers_{&timer_memory_};
+  Timer::Queue timers_;
   std::atomic<WorkItem*> posted_{nullptr};  // From other threads, newest first.
   std::atomic<bool> asleep_{false};
   std::atomic<bool> exiting_{false};

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory_resource>
 #include <optional>
 #include <unordered_map>
 
@@ -135,8 +134,9 @@ class UploadTurns {
   };
 
   Executor& executor_;
-  std::pmr::unsynchronized_pool_resource memory_;
-  std::pmr::unordered_map<UploadId, Shared> shared_{&memory_};
+  std::unordered_map<UploadId, Shared, std::hash<UploadId>, std::equal_to<>,
+                     FrameAllocator<std::pair<const UploadId, Shared>>>
+      shared_;
 };
 
 }  // namespace tidemark::detail

@@ -1,15 +1,17 @@
 #include "fault_sweep.hpp"
 
 #include <cstdio>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
-#include <tidemark/engine/when_all.hpp>
-
 #include "allocations.hpp"
+#include "fault_cases.hpp"
 #include "judge.hpp"
 #include "server.hpp"
 #include "sim_vfs.hpp"
@@ -18,234 +20,6 @@ namespace tidemark::sim {
 namespace {
 
 constexpr std::uint64_t k_most_faults = 20'000;  // No operation here passes so many.
-constexpr std::uint64_t k_begin = 5000;          // Where the uploads stand at the start.
-constexpr std::uint64_t k_length = 20'000;
-
-const Piece k_piece{0, k_length, 1};
-
-/// What an operation is tried on: "open" has a part of its bytes, "done", "part1" and "part2" all,
-/// "old" has expired.
-using Act = Task<void> (*)(Executor&, Service);
-
-std::span<const std::byte> as_bytes(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
-
-Task<void> append(Storage& storage, const char* id, std::uint64_t from, std::uint64_t to,
-                  Durability durability = Durability::full) {
-  const std::string bytes = k_piece.bytes(from, to);
-  AppendOptions options;
-  options.durability = durability;
-  const AppendResult result = co_await storage.append(id, from, as_bytes(bytes), options);
-  if (result.status != AppendStatus::committed || result.offset != to) {
-    throw Violation("an append neither failed nor did all of it");
-  }
-}
-
-Task<void> create(Storage& storage, const char* id, std::optional<std::uint64_t> length) {
-  Metadata metadata;
-  co_await storage.create_upload(id, length, std::move(metadata));
-}
-
-Task<void> set_up(Executor&, Service service) {
-  SQLiteStorage& storage = service.storage;
-  for (const char* const id : {"done", "part1", "part2"}) {
-    co_await create(storage, id, k_length);
-    co_await append(storage, id, 0, k_length);
-  }
-  co_await create(storage, "open", std::nullopt);
-  co_await append(storage, "open", 0, k_begin);
-  co_await create(storage, "known", k_length);
-  co_await create(storage, "other", k_length);
-  co_await create(storage, "old", k_length);
-  co_await storage.set_expiry("old", service.process.system_now() - std::chrono::hours(1));
-  co_await service.urls.set_url("kept", "http://host/kept");
-  co_await service.urls.set_url("unwanted", "http://host/unwanted");
-}
-
-Task<void> append_three(Executor&, Service service) {
-  std::vector<Task<void>> tasks;
-  tasks.push_back(append(service.storage, "open", k_begin, 9000));
-  tasks.push_back(append(service.storage, "known", 0, 9000));
-  tasks.push_back(append(service.storage, "other", 0, 9000));
-  co_await when_all(std::move(tasks));
-}
-
-Task<void> write_some(Executor&, Service service) {
-  const std::unique_ptr<UploadWriter> writer = co_await service.storage.open_writer("open");
-  for (std::uint64_t from = k_begin; from < 11'000; from += 3000) {
-    const std::string bytes = k_piece.bytes(from, from + 3000);
-    co_await writer->write(as_bytes(bytes));
-    co_await writer->commit();
-  }
-  const AppendResult result = co_await writer->close();
-  if (result.offset != 11'000) throw Violation("a writer neither failed nor wrote all");
-}
-
-Task<void> write_chunks(Executor&, Service service) {
-  const std::string bytes = k_piece.bytes(k_begin, 9000);
-  co_await service.storage.write_chunk("open", k_begin, as_bytes(bytes));
-  co_await service.storage.sync("open");
-  co_await service.storage.update_offset("open", 7000);
-  co_await service.storage.update_offset_atomic("open", 7000, 9000);
-}
-
-Task<void> read_some(Executor&, Service service) {
-  std::string bytes(1000, '\0');
-  const std::unique_ptr<UploadReader> reader = co_await service.storage.open_reader("done");
-  const std::size_t size = co_await reader->read_at(500, std::as_writable_bytes(std::span(bytes)));
-  if (bytes.substr(0, size) != k_piece.bytes(500, 1500)) throw Violation("read_at reads wrong");
-  co_await service.storage.wait_for_offset("done", 100);
-  const std::vector<std::byte> all = co_await service.storage.read_file("done", k_length);
-  if (all.size() != k_length) throw Violation("read_file reads too little");
-}
-
-Task<void> look(Executor&, Service service) {
-  const auto open = co_await service.storage.get_upload("open");
-  if (!open || open->offset != k_begin) throw Violation("get_upload is wrong");
-  const UploadPage page = co_await service.storage.list_uploads(std::nullopt, 2);
-  if (page.uploads.size() != 2) throw Violation("list_uploads is wrong");
-  const std::vector<UploadId> expired = co_await service.storage.get_expired_uploads();
-  if (expired != std::vector<UploadId>{"old"}) throw Violation("get_expired_uploads is wrong");
-}
-
-Task<void> join(Executor&, Service service) {
-  std::vector<UploadId> parts;
-  for (const char* const id : {"part1", "part2"}) parts.emplace_back(id);
-  Metadata metadata;
-  co_await service.storage.concatenate("joined", std::move(parts), std::move(metadata));
-}
-
-/// What must hold after an operation that did not fail.
-Task<void> expect(Service service, const char* id, std::uint64_t offset,
-                  std::optional<std::uint64_t> length) {
-  const auto upload = co_await service.storage.get_upload(id);
-  const bool is_right = upload && upload->offset == offset && upload->length == length;
-  if (!is_right) throw Violation(std::string(id) + " is not as it was acknowledged");
-}
-Task<void> expect_none(Service service, const char* id) {
-  const auto upload = co_await service.storage.get_upload(id);
-  if (upload) throw Violation(std::string(id) + " is still there");
-}
-Task<void> expect_url(Service service, const char* fingerprint, std::optional<std::string> url) {
-  const auto found = co_await service.urls.get_url(fingerprint);
-  if (found != url) throw Violation(std::string("the URL of ") + fingerprint + " is wrong");
-}
-Task<void> expect_joined(Service service) {
-  co_await expect(service, "joined", 2 * k_length, 2 * k_length);
-  const std::vector<std::byte> bytes = co_await service.storage.read_file("joined", 3 * k_length);
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  const std::string part = k_piece.bytes(0, k_length);
-  if (text != part + part) throw Violation("the parts are joined wrong");
-}
-Task<void> expect_metadata(Service service) {
-  const auto upload = co_await service.storage.get_upload("open");
-  const Metadata expected{{"name", "value"}};
-  if (!upload || upload->metadata != expected) throw Violation("the metadata is not set");
-}
-Task<void> expect_no_expiry(Service service) {
-  const auto upload = co_await service.storage.get_upload("old");
-  if (!upload || upload->expires_at) throw Violation("the expiry is not set");
-}
-/// What it cannot open it leaves to the next time.
-Task<void> expect_cleaned(Service service) {
-  co_await service.storage.cleanup_expired_uploads();
-  co_await expect_none(service, "old");
-}
-Task<void> nothing(Executor&, Service) {
-  co_return;
-}
-
-struct Case {
-  const char* name;
-  Act act;
-  Act effect;
-  const char* makes = nullptr;  // The name of a file.
-};
-
-const Case k_cases[] = {
-    {"create", [](Executor&, Service s) { return create(s.storage, "new", k_length); },
-     [](Executor&, Service s) { return expect(s, "new", 0, k_length); }},
-    {"create of no bytes", [](Executor&, Service s) { return create(s.storage, "new", 0); },
-     [](Executor&, Service s) { return expect(s, "new", 0, 0); }},
-    {"append", [](Executor&, Service s) { return append(s.storage, "open", k_begin, 9000); },
-     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
-    {"append of blocks",
-     [](Executor&, Service s) { return append(s.storage, "open", k_begin, 16384); },
-     [](Executor&, Service s) { return expect(s, "open", 16384, std::nullopt); }},
-    {"ordered append",
-     [](Executor&, Service s) { return append(s.storage, "known", 0, 9000, Durability::ordered); },
-     [](Executor&, Service s) { return expect(s, "known", 9000, k_length); }},
-    {"appends at once", append_three,
-     [](Executor&, Service s) { return expect(s, "other", 9000, k_length); }},
-    {"write", write_some,
-     [](Executor&, Service s) { return expect(s, "open", 11'000, std::nullopt); }},
-    {"chunks", write_chunks,
-     [](Executor&, Service s) { return expect(s, "open", 9000, std::nullopt); }},
-    {"read", read_some, nothing},
-    {"look", look, nothing},
-    {"set length",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_length); },
-     [](Executor&, Service s) { return expect(s, "open", k_begin, k_length); }},
-    {"set length that completes",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_length("open", k_begin); },
-     [](Executor&, Service s) { return expect(s, "open", k_begin, k_begin); }},
-    {"set expiry",
-     [](Executor&, Service s) -> Task<void> { return s.storage.set_expiry("old", {}); },
-     [](Executor&, Service s) { return expect_no_expiry(s); }},
-    {"set metadata",
-     [](Executor&, Service s) -> Task<void> {
-       Metadata metadata{{"name", "value"}};
-       co_await s.storage.set_metadata("open", std::move(metadata));
-     },
-     [](Executor&, Service s) { return expect_metadata(s); }},
-    {"delete", [](Executor&, Service s) -> Task<void> { return s.storage.delete_upload("old"); },
-     [](Executor&, Service s) { return expect_none(s, "old"); }},
-    {"cleanup",
-     [](Executor&, Service s) -> Task<void> { co_await s.storage.cleanup_expired_uploads(); },
-     [](Executor&, Service s) { return expect_cleaned(s); }},
-    {"sweep", [](Executor&, Service s) -> Task<void> { co_await s.storage.sweep({}); }, nothing},
-    {"concatenate", join, [](Executor&, Service s) { return expect_joined(s); }},
-    {"release",
-     [](Executor&, Service s) -> Task<void> { return s.storage.release_to("part1", "/sim/out"); },
-     [](Executor&, Service s) { return expect_none(s, "part1"); }, "/sim/out"},
-    {"backup", [](Executor&, Service s) -> Task<void> { return s.storage.backup("/sim/copy"); },
-     nothing, "/sim/copy"},
-    {"get URL", [](Executor&, Service s) -> Task<void> { co_await s.urls.get_url("kept"); },
-     nothing},
-    {"set URL",
-     [](Executor&, Service s) -> Task<void> { return s.urls.set_url("new", "http://host/new"); },
-     [](Executor&, Service s) { return expect_url(s, "new", "http://host/new"); }},
-    {"remove URL", [](Executor&, Service s) -> Task<void> { return s.urls.remove_url("unwanted"); },
-     [](Executor&, Service s) { return expect_url(s, "unwanted", std::nullopt); }},
-};
-
-/// What holds whatever has failed.
-Task<void> check_kept(Executor&, Service service) {
-  for (const char* const id : {"done", "part1", "part2", "open"}) {
-    const bool may_be_gone = std::string_view(id) == "part1";
-    const auto upload = co_await service.storage.get_upload(id);
-    if (!upload && may_be_gone) continue;
-    if (!upload) throw Violation(std::string(id) + " is gone");
-    const std::vector<std::byte> bytes = co_await service.storage.read_file(id, k_length);
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    const bool is_open = std::string_view(id) == "open";
-    if (upload->offset < (is_open ? k_begin : k_length)) throw Violation(std::string(id) + " lost");
-    if (text != k_piece.bytes(0, upload->offset)) throw Violation(std::string(id) + " is wrong");
-  }
-  const std::optional<std::string> url = co_await service.urls.get_url("kept");
-  if (url != "http://host/kept") throw Violation("the URL is gone");
-}
-
-/// The next call works: of the operation's own kind too.
-Task<void> go_on(Executor&, Service service) {
-  const auto upload = co_await service.storage.get_upload("open");
-  const std::uint64_t offset = upload->offset;
-  if (!upload->completed) co_await append(service.storage, "open", offset, offset + 10);
-  co_await create(service.storage, "after", k_length);
-  co_await append(service.storage, "after", 0, 100);
-  co_await service.urls.set_url("after", "http://host/after");
-}
 
 enum class Kind { call, full, short_transfer, allocation };
 constexpr const char* k_kinds[] = {"call", "call that takes space", "transfer, cut short,",
@@ -277,39 +51,7 @@ struct Fault {
 
 /// What the operation throws; null: nothing.
 std::exception_ptr outcome(Server& server, Act act) {
-  auto done = server.run("the operation", act(server.executor(), server.service()));
-  try {
-    detail::TaskAccess::promise(*done).take();
-  } catch (...) {
-    return std::current_exception();
-  }
-  return nullptr;
-}
-
-/// Opening the storage, on a disk that has one.
-bool try_open(const Fault& fault) {
-  Random random(fault.number);
-  Disk disk;
-  Machine machine(disk, random, {});
-  disk.create("/sim", true, machine.system_now());
-  const SimVfs vfs(machine);
-  {
-    Server first(machine);
-    if (!first.open()) throw Violation("it does not open");
-    if (const auto error = outcome(first, set_up)) std::rethrow_exception(error);
-  }
-  {
-    Server second(machine);
-    fault.arm(machine);
-    second.open();
-  }
-  const bool has_failed = fault.disarm(machine);
-  Server third(machine);
-  if (!third.open()) throw Violation("it does not open again");
-  for (const Act act : {check_kept, go_on}) {
-    if (const auto error = outcome(third, act)) std::rethrow_exception(error);
-  }
-  return has_failed;
+  return server.error_of("the operation", act(server.executor(), server.service()));
 }
 
 void check_error(const std::exception_ptr& error, Kind kind) {
@@ -325,40 +67,144 @@ void check_error(const std::exception_ptr& error, Kind kind) {
   }
 }
 
-/// Bytes of others that may be lost are given up until the storage is opened anew.
-bool is_given_up(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const std::exception& thrown) {
-    return std::string_view(thrown.what()).find("may be lost") != std::string_view::npos;
-  }
+void expect_success(const std::exception_ptr& error) {
+  if (error) std::rethrow_exception(error);
 }
 
-bool try_operation(const Case& operation, const Fault& fault) {
+std::unique_ptr<Server> open_server(Machine& machine) {
+  auto server = std::make_unique<Server>(machine);
+  if (!server->open()) std::rethrow_exception(server->open_error());
+  return server;
+}
+
+void check_closed(const Machine& machine, const SimVfs& vfs) {
+  if (machine.open_descriptors() != 0) throw Violation("descriptors are left open");
+  if (machine.held_locks() != 0) throw Violation("locks are left");
+  if (vfs.open_files() != 0) throw Violation("the database is left open");
+}
+
+/// Opening the storage, on a disk that has one, and closing it.
+bool try_open(const Fault& fault) {
   Random random(fault.number);
   Disk disk;
   Machine machine(disk, random, {});
   disk.create("/sim", true, machine.system_now());
   const SimVfs vfs(machine);
-  Server server(machine);
-  if (!server.open()) throw Violation("it does not open");
-  if (const auto error = outcome(server, set_up)) std::rethrow_exception(error);
+  expect_success(outcome(*open_server(machine), set_up));
+  {
+    Server second(machine);
+    fault.arm(machine);
+    check_error(second.open() ? second.close() : second.open_error(), fault.kind);
+  }
+  const bool has_failed = fault.disarm(machine);
+  check_closed(machine, vfs);
+  const std::unique_ptr<Server> third = open_server(machine);
+  for (const Act act : {check_kept, go_on}) expect_success(outcome(*third, act));
+  return has_failed;
+}
+
+/// Bytes of others that may be lost are given up until the storage is opened anew.
+bool is_given_up(const StorageError& error) {
+  return std::string_view(error.what()).find("may be lost") != std::string_view::npos;
+}
+
+bool says(const std::exception_ptr& error, std::optional<Errc> code) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const StorageError& failure) {
+    return code && failure.code() == *code;
+  } catch (...) {
+    return false;
+  }
+}
+
+void check_effect(Server& server, const Case& operation) {
+  expect_success(outcome(server, operation.effect));
+  const Disk& disk = server.machine().disk();
+  const bool is_made = !operation.makes || disk.find(operation.makes);
+  if (!is_made) throw Violation(std::string(operation.makes) + " is missing");
+  const bool is_left = operation.removes && disk.find(operation.removes);
+  if (is_left) throw Violation(std::string(operation.removes) + " is still there");
+}
+
+/// The next call works: the operation itself, and others. False: it is given up.
+bool do_again(Server& server, const Case& operation) {
+  try {
+    const auto error = outcome(server, operation.again ? operation.again : operation.act);
+    if (!error || !says(error, operation.may_say)) expect_success(error);
+    for (const Act act : {operation.effect, check_kept, go_on}) {
+      expect_success(outcome(server, act));
+    }
+  } catch (const StorageError& stuck) {
+    if (!is_given_up(stuck)) throw;
+    return false;
+  }
+  return true;
+}
+
+/// Without a file, lock or buffer of an operation: all have ended for long.
+void check_idle(Server& server, std::size_t descriptors) {
+  const Machine& machine = server.machine();
+  expect_success(outcome(server, wait_long));
+  if (machine.open_descriptors() != descriptors) throw Violation("an operation's file stays open");
+  if (machine.held_locks() != 0) throw Violation("a lock stays held");
+  if (server.service().storage.buffers().bytes_in_use() != 0) throw Violation("a buffer stays out");
+}
+
+/// What the storage said, and what a power cut just then leaves of the disk.
+struct Cut {
+  std::vector<std::string> uploads;
+  Disk disk;
+  Machine::Clock clock;
+};
+
+std::vector<std::string> list(Server& server) {
+  auto listed = server.run("list", list_all(server.executor(), server.service()));
+  return detail::TaskAccess::promise(*listed).take();
+}
+
+/// What a failed sync has dropped shows only then.
+void check_cut(Cut cut, Random& random) {
+  Machine machine(cut.disk, random, cut.clock);
+  const SimVfs vfs(machine);
+  const std::unique_ptr<Server> server = open_server(machine);
+  if (list(*server) != cut.uploads) throw Violation("a power cut took an upload back");
+  expect_success(outcome(*server, check_kept));
+}
+
+bool run_operation(const Case& operation, const Fault& fault, Random& random, Cut& cut) {
+  Disk disk;
+  Machine machine(disk, random, {});
+  disk.create("/sim", true, machine.system_now());
+  const SimVfs vfs(machine);
+  std::unique_ptr<Server> server = open_server(machine);
+  const std::size_t descriptors = machine.open_descriptors();
+  expect_success(outcome(*server, set_up));
+  leave_orphans(machine);
   fault.arm(machine);
-  const std::exception_ptr error = outcome(server, operation.act);
+  const std::exception_ptr error = outcome(*server, operation.act);
   const bool has_failed = fault.disarm(machine);
   check_error(error, fault.kind);
-  if (!error) {
-    if (const auto missed = outcome(server, operation.effect)) std::rethrow_exception(missed);
-    const bool is_made = !operation.makes || disk.find(operation.makes);
-    if (!is_made) throw Violation(std::string(operation.makes) + " is missing");
+  if (!error) check_effect(*server, operation);
+  expect_success(outcome(*server, check_kept));
+  if (!do_again(*server, operation)) {
+    expect_success(server->close());
+    server = open_server(machine);
+    if (!do_again(*server, operation)) throw Violation("it is given up when opened anew");
   }
-  if (const auto lost = outcome(server, check_kept)) std::rethrow_exception(lost);
-  if (const auto stuck = outcome(server, go_on)) {
-    if (!is_given_up(stuck)) std::rethrow_exception(stuck);
-    Server next(machine);
-    if (!next.open()) throw Violation("it does not open again");
-    if (const auto still = outcome(next, go_on)) std::rethrow_exception(still);
-  }
+  check_idle(*server, descriptors);
+  cut = {list(*server), disk.after_power_cut(random), machine.clock()};
+  expect_success(server->close());
+  server.reset();
+  check_closed(machine, vfs);
+  return has_failed;
+}
+
+bool try_operation(const Case& operation, const Fault& fault) {
+  Random random(fault.number);
+  Cut cut;
+  const bool has_failed = run_operation(operation, fault, random, cut);
+  if (fault.kind == Kind::call) check_cut(std::move(cut), random);
   return has_failed;
 }
 
@@ -388,7 +234,7 @@ void try_each(FaultSweep& sweep, const char* name,
 FaultSweep run_fault_sweep() {
   Allocations::watch_sqlite();
   FaultSweep sweep;
-  for (const Case& each : k_cases) {
+  for (const Case& each : fault_cases()) {
     try_each(sweep, each.name, [&each](const Fault& fault) { return try_operation(each, fault); });
   }
   try_each(sweep, "open and close", try_open);

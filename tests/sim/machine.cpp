@@ -193,6 +193,12 @@ void Machine::kill(Process& process) {
   shared_state->freeze();  // It may be in the middle of a turn.
 }
 
+std::size_t Machine::held_locks() const {
+  std::size_t count = locks_.size();
+  for (const auto& [file, holders] : shared_locks_) count += holders.size();
+  return count;
+}
+
 void Machine::set_faults(const FaultRates& rates) {
   faults_ = rates;
   had_errors_ = had_errors_ || rates.any_error();

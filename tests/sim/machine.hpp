@@ -119,6 +119,7 @@ class Machine {
   void close_descriptor(int fd) noexcept;
   void set_direct(int fd, bool direct);
   std::size_t open_descriptors() const { return descriptors_.size(); }
+  std::size_t held_locks() const;
   std::shared_ptr<OpenFile> share(int fd) const;
   /// Sees every write of ours just before it happens, and whether its file is locked for it.
   std::function<void(const OpenFile&, std::uint64_t offset, bool is_locked)> on_write;
@@ -134,7 +135,7 @@ class Machine {
   bool had_errors() const { return had_errors_; }
   /// Whether what happens at this rate happens now.
   bool fails(std::uint64_t rate) { return rate != 0 && random_.once_in(rate); }
-  NthFault call_fault;  // EIO, of every call that can fail.
+  NthFault call_fault;  // EIO, of every call that can fail; a sync also drops the dirty pages.
   NthFault full_fault;  // ENOSPC, of those that take space.
   NthFault short_fault;
   SharedState* shared_state = nullptr;
@@ -153,6 +154,7 @@ class Machine {
     bool in_commit;
   };
 
+  void lose_dirty_pages(const Operation& sync);
   std::int64_t read(const Operation& operation);
   std::int64_t open_file(const Operation& operation, const Process& process);
   std::int64_t write(const Operation& operation, const Process& process);

@@ -82,18 +82,26 @@ std::string Machine::path_of(int folder, const char* path) const {
   return whole.empty() ? "/" : whole;
 }
 
+void Machine::lose_dirty_pages(const Operation& sync) {
+  const OpenFile& file = opened(sync.fd);
+  const bool is_one = sync.kind == Operation::Kind::sync;
+  if (is_one) disk_.lose_pending(*file.file, random_);
+  if (!is_one) disk_.lose_all_pending(random_);
+  if (on_loss) on_loss(is_one ? &file : nullptr);
+}
+
 std::optional<std::int64_t> Machine::fault(const Operation& operation, const Process& process) {
   using Kind = Operation::Kind;
-  if (process.is_dead() || call_fault.fails()) return -EIO;
+  if (process.is_dead()) return -EIO;
+  const bool syncs = operation.kind == Kind::sync || operation.kind == Kind::sync_filesystem;
+  if (call_fault.fails()) {
+    if (syncs) lose_dirty_pages(operation);
+    return -EIO;
+  }
   if (fails(faults_.interrupted)) return interruption(operation.kind, random_);
   if (operation.kind == Kind::lock || operation.kind == Kind::stat) return std::nullopt;
-  const bool syncs = operation.kind == Kind::sync || operation.kind == Kind::sync_filesystem;
   if (syncs && fails(faults_.failed_sync)) {
-    const OpenFile& file = opened(operation.fd);
-    const bool is_one = operation.kind == Kind::sync;
-    if (is_one) disk_.lose_pending(*file.file, random_);
-    if (!is_one) disk_.lose_all_pending(random_);
-    if (on_loss) on_loss(is_one ? &file : nullptr);
+    lose_dirty_pages(operation);
     return random_.once_in(2) ? -EIO : -ENOSPC;
   }
   if (fails(faults_.failed)) return -EIO;

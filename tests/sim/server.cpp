@@ -24,14 +24,29 @@ Program::~Program() {
   run("the end of the engine", nothing(executor()));
 }
 
+std::exception_ptr Program::error_of(const char* what, Task<void> task) {
+  auto done = run(what, std::move(task));
+  try {
+    detail::TaskAccess::promise(*done).take();
+  } catch (...) {
+    return std::current_exception();
+  }
+  return nullptr;
+}
+
 Server::Server(Machine& machine) : Program(machine), machine_(machine) {}
 
 Server::~Server() {
-  if (storage_ == nullptr) return;
-  run("close", storage_->close(std::chrono::seconds(machine_.chance().below(10))));
+  if (storage_ != nullptr) close();
+}
+
+std::exception_ptr Server::close() {
+  const std::chrono::seconds grace(machine_.chance().below(10));
+  std::exception_ptr error = error_of("close", storage_->close(grace));
   TIDEMARK_ASSERT(storage_->buffers().bytes_in_use() == 0, "buffers go back before the end");
   // What a close that failed has left open is closed now.
   machine_.run_as(process(), [&] { storage_.reset(); });
+  return error;
 }
 
 bool Server::open() {
@@ -44,6 +59,7 @@ bool Server::open() {
     storage_ = detail::TaskAccess::promise(*opened).take();
     urls_ = std::make_unique<FileURLStorage>(engine(), "/sim/urls.json");
   } catch (const std::exception& error) {
+    open_error_ = std::current_exception();
     machine_.log(error.what());
   }
   return storage_ != nullptr;

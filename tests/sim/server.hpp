@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,6 +46,8 @@ class Program {
     if (!ended) throw Violation(std::string(what) + " hangs");
     return finished;
   }
+  /// The same for one whose error matters; null: none.
+  std::exception_ptr error_of(const char* what, Task<void> task);
 
  private:
   Machine& machine_;
@@ -58,12 +61,18 @@ class Server : public Program {
   explicit Server(Machine& machine);
   ~Server();
 
-  /// False when it did not open.
+  Machine& machine() { return machine_; }
+
+  /// False when it did not open: `open_error` says why.
   bool open();
+  const std::exception_ptr& open_error() const { return open_error_; }
+  /// What it throws; null: nothing. Only the destructor comes after it.
+  std::exception_ptr close();
   Service service() { return {process(), *storage_, *urls_}; }
 
  private:
   Machine& machine_;
+  std::exception_ptr open_error_;
   std::unique_ptr<SQLiteStorage> storage_;
   std::unique_ptr<FileURLStorage> urls_;
 };

@@ -150,10 +150,8 @@ int SimVfs::write(Handle& handle, const void* from, int size, sqlite3_int64 at) 
 
 int SimVfs::sync(Handle& handle) {
   const Allocations::Scope own(false);
-  if (!machine_.step(*handle.process, true) || machine_.call_fault.fails()) {
-    return SQLITE_IOERR_FSYNC;
-  }
-  if (machine_.fails(machine_.faults().failed_sync)) {
+  if (!machine_.step(*handle.process, true)) return SQLITE_IOERR_FSYNC;
+  if (machine_.call_fault.fails() || machine_.fails(machine_.faults().failed_sync)) {
     machine_.disk().lose_pending(*handle.file, machine_.chance());
     return SQLITE_IOERR_FSYNC;
   }

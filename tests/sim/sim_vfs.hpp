@@ -29,6 +29,7 @@ class SimVfs final : public SharedState {
   void release_all_of(const Process& process) override;
   void freeze() override;
   void thaw() override;
+  std::size_t open_files() const { return handles_.size(); }
 
  private:
   struct Handle;
