@@ -170,6 +170,8 @@ Task<void> ForeignProgram::remove(Upload& upload) {
 }
 
 Task<void> ForeignProgram::change(Upload& upload) {
+  // As the package does, which then opens the file of that row: not a leftover of an earlier one.
+  if (!find(upload.id)) co_return;
   const std::int64_t opened = open(upload.id, O_RDWR);
   if (opened < 0) co_return;
   const int fd = static_cast<int>(opened);
