@@ -188,8 +188,12 @@ Task<AppendResult> WriteSession::close() {
   co_return *result_;
 }
 
+Task<void> WriteSession::prepare_end(AppendStatus status) {
+  return end(shared_from_this(), without_stop(step_.lock()), status);
+}
+
 Scope::Prepared WriteSession::prepare_abandoning() {
-  return core_.endings.prepare(end(shared_from_this(), AppendStatus::committed));
+  return core_.endings.prepare(prepare_end(AppendStatus::committed));
 }
 
 void WriteSession::abandon(const Scope::Prepared& prepared) noexcept {
@@ -200,8 +204,9 @@ void WriteSession::abandon(const Scope::Prepared& prepared) noexcept {
   core_.endings.spawn(prepared);
 }
 
-Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, AppendStatus status) {
-  const AsyncMutex::Guard step = co_await without_stop(session->step_.lock());
+Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, Task<AsyncMutex::Guard> lock,
+                             AppendStatus status) {
+  const AsyncMutex::Guard step = co_await std::move(lock);
   if (session->has_ended()) co_return;
   try {
     co_await session->finish(status, session->options_.checksum == nullptr);
@@ -211,7 +216,7 @@ Task<void> WriteSession::end(std::shared_ptr<WriteSession> session, AppendStatus
 }
 
 void WriteSession::on_taken_over() {
-  core_.endings.spawn(end(shared_from_this(), AppendStatus::taken_over));
+  core_.endings.spawn(prepare_end(AppendStatus::taken_over));
   note_taken_over();
 }
 

@@ -108,7 +108,12 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
   void on_taken_over();
   void note_taken_over();
 
-  static Task<void> end(std::shared_ptr<WriteSession> session, AppendStatus status);
+  /// An end with all the memory that it takes to begin: one that found none then would leave the
+  /// upload taken.
+  Task<void> prepare_end(AppendStatus status);
+  /// `lock` is that of the step.
+  static Task<void> end(std::shared_ptr<WriteSession> session, Task<AsyncMutex::Guard> lock,
+                        AppendStatus status);
   static Task<void> write_behind(std::shared_ptr<WriteSession> session, AsyncMutex::Guard step,
                                  Buffer buffer);
 
