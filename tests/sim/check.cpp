@@ -13,8 +13,6 @@
 namespace tidemark::sim {
 namespace {
 
-/// What a destroyed writer or an ordered append still does has ended then.
-constexpr std::chrono::minutes k_settling{2};
 constexpr std::chrono::seconds k_prompt{1};
 
 Task<void> check_upload(Life& life, Service service, Upload& upload, bool after_cut) {

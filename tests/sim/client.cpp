@@ -12,9 +12,6 @@ namespace tidemark::sim {
 
 using Presence = Upload::Presence;
 
-/// How long what an operation began may go on after its answer, as a writer's end does.
-constexpr std::chrono::minutes k_longest_hold{2};
-
 Upload* Client::pick() {
   std::vector<Upload*> all = life_.model.all();
   std::erase_if(all, [](const Upload* upload) {
@@ -69,7 +66,7 @@ bool Client::may_be_held(const Upload& upload, const std::error_code& code) cons
   if (code != Errc::lock_timeout) return false;
   const TimePoint now = life_.machine.now();
   if (now - began_ < StorageOptions().lock_timeout) return false;
-  return upload.users > 1 || now - upload.last_used < k_longest_hold;
+  return upload.users > 1 || now - upload.last_used < k_settling;
 }
 
 void Client::note(Upload& upload, const Piece& piece, std::uint64_t durable_before,

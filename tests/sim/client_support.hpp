@@ -11,6 +11,8 @@
 namespace tidemark::sim {
 
 inline constexpr std::uint64_t k_max_length = 200'000;
+/// What an operation leaves to do behind its answer, as a destroyed writer's end, has ended then.
+inline constexpr std::chrono::minutes k_settling{2};
 
 inline std::span<const std::byte> as_bytes(const std::string& text) {
   return std::as_bytes(std::span(text));

@@ -12,6 +12,8 @@
 #include <tidemark/engine/sleep_for.hpp>
 #include <tidemark/engine/when_all.hpp>
 
+#include "client_support.hpp"
+
 namespace tidemark::sim {
 namespace {
 
@@ -20,10 +22,6 @@ constexpr std::uint64_t k_length = 20'000;
 
 constexpr const char* k_orphan_file = "/sim/uploads/orphan";
 const Piece k_piece{0, k_length, 1};
-
-std::span<const std::byte> as_bytes(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
 
 Task<void> append(Storage& storage, const char* id, std::uint64_t from, std::uint64_t to,
                   Durability durability = Durability::full) {
