@@ -16,6 +16,7 @@ import { startServer } from './server.mjs';
 import { startTap } from './tap.mjs';
 
 const timeout = 180_000;
+const large = 256 * MiB;
 
 /** One upload of the client: the object, its requests, and how it ends. */
 function prepare(input, options) {
@@ -78,28 +79,28 @@ async function goOn(t, file, options) {
 
 test('a file in one request', { timeout }, async (t) => {
   const server = await startServer(t);
-  const file = await randomFile(t, 256 * MiB, 1);
+  const file = await randomFile(t, large, 1);
   const client = await uploadAndCompare(file, { endpoint: server.url });
   assert.deepEqual(client.offsets(), [0]);
 });
 
 test('a file in chunks', { timeout }, async (t) => {
   const server = await startServer(t);
-  const file = await randomFile(t, 32 * MiB + 1, 2);
+  const file = await randomFile(t, large + 1, 2);
   const accepted = [];
   const client = await uploadAndCompare(file, {
     endpoint: server.url,
     chunkSize: 5 * MiB,
     onChunkComplete: (size, offset) => accepted.push(offset),
   });
-  const ends = [5, 10, 15, 20, 25, 30].map((count) => count * MiB);
+  const ends = Array.from({ length: 51 }, (_, index) => (index + 1) * 5 * MiB);
   assert.deepEqual(accepted, [...ends, file.bytes]);
   assert.deepEqual(client.offsets(), [0, ...ends]);
 });
 
 test('parts in parallel, which are joined', { timeout }, async (t) => {
   const server = await startServer(t);
-  const file = await randomFile(t, 32 * MiB + 7, 3);
+  const file = await randomFile(t, large + 7, 3);
   const metadata = { filename: 'joined.bin' };
   const client = await uploadAndCompare(file, {
     endpoint: server.url,
@@ -115,7 +116,7 @@ test('parts in parallel, which are joined', { timeout }, async (t) => {
 
 test('a stream whose length is told at its end', { timeout }, async (t) => {
   const server = await startServer(t);
-  const file = await randomFile(t, 16 * MiB + 5, 4);
+  const file = await randomFile(t, large + 5, 4);
   const pieces = Readable.from(randomPieces(file.bytes, 4), { objectMode: false });
   const options = { endpoint: server.url, uploadLengthDeferred: true, chunkSize: 3 * MiB };
   await uploadAndCompare(file, options, pieces);
@@ -123,7 +124,7 @@ test('a stream whose length is told at its end', { timeout }, async (t) => {
 
 test('bytes in the creating request', { timeout }, async (t) => {
   const server = await startServer(t);
-  const file = await randomFile(t, 8 * MiB, 5);
+  const file = await randomFile(t, large, 5);
   const client = await uploadAndCompare(file, {
     endpoint: server.url,
     uploadDataDuringCreation: true,
@@ -133,7 +134,7 @@ test('bytes in the creating request', { timeout }, async (t) => {
 
 test('POST in place of PATCH', { timeout }, async (t) => {
   const server = await startServer(t);
-  const file = await randomFile(t, 8 * MiB, 6);
+  const file = await randomFile(t, large, 6);
   const client = await uploadAndCompare(file, { endpoint: server.url, overridePatchMethod: true });
   assert.deepEqual(client.methods(), ['POST', 'POST']);
 });
@@ -157,9 +158,9 @@ test('metadata comes back as it was sent', { timeout }, async (t) => {
 test('pause and resume', { timeout }, async (t) => {
   const server = await startServer(t);
   const tap = await startTap(t, server);
-  const file = await randomFile(t, 64 * MiB, 9);
+  const file = await randomFile(t, large, 9);
   const client = prepare(createReadStream(file.path), { endpoint: tap.url });
-  const stalled = tap.stallAfter(20 * MiB);
+  const stalled = tap.stallAfter(80 * MiB);
   client.upload.start();
   await stalled;
   await pause(client);
@@ -176,9 +177,9 @@ test('pause and resume', { timeout }, async (t) => {
 test('resume beside a connection that is half dead', { timeout }, async (t) => {
   const server = await startServer(t);
   const tap = await startTap(t, server);
-  const file = await randomFile(t, 64 * MiB, 10);
+  const file = await randomFile(t, large, 10);
   const client = prepare(createReadStream(file.path), { endpoint: tap.url });
-  const stalled = tap.stallAfter(20 * MiB);
+  const stalled = tap.stallAfter(80 * MiB);
   client.upload.start();
   await stalled;
   await pause(client);
@@ -193,9 +194,9 @@ test('resume beside a connection that is half dead', { timeout }, async (t) => {
 test('abort and terminate', { timeout }, async (t) => {
   const server = await startServer(t);
   const tap = await startTap(t, server);
-  const file = await randomFile(t, 64 * MiB, 11);
+  const file = await randomFile(t, large, 11);
   const client = prepare(createReadStream(file.path), { endpoint: tap.url });
-  const stalled = tap.stallAfter(20 * MiB);
+  const stalled = tap.stallAfter(80 * MiB);
   client.upload.start();
   await stalled;
   await client.upload.abort(true);
@@ -206,7 +207,7 @@ test('abort and terminate', { timeout }, async (t) => {
 test('a new client goes on after the server was killed', { timeout }, async (t) => {
   const server = await startServer(t);
   const tap = await startTap(t, server);
-  const file = await randomFile(t, 256 * MiB, 12);
+  const file = await randomFile(t, large, 12);
   const options = { endpoint: tap.url, urlStorage: await urlStorage(t) };
   const client = prepare(createReadStream(file.path), options);
   const stalled = tap.stallAfter(160 * MiB);
@@ -224,12 +225,12 @@ test('a new client goes on after the server was killed', { timeout }, async (t) 
 test('a client retries until the killed server is back', { timeout }, async (t) => {
   const server = await startServer(t);
   const tap = await startTap(t, server);
-  const file = await randomFile(t, 64 * MiB, 13);
+  const file = await randomFile(t, large, 13);
   const client = prepare(createReadStream(file.path), {
     endpoint: tap.url,
     retryDelays: [0, 100, 200, 400, 800, 1600, 3200],
   });
-  const stalled = tap.stallAfter(40 * MiB);
+  const stalled = tap.stallAfter(160 * MiB);
   client.upload.start();
   await stalled;
   await server.restart();
@@ -241,10 +242,10 @@ test('a client retries until the killed server is back', { timeout }, async (t) 
 test('parallel parts go on after the server was killed', { timeout }, async (t) => {
   const server = await startServer(t);
   const tap = await startTap(t, server);
-  const file = await randomFile(t, 64 * MiB, 14);
+  const file = await randomFile(t, large, 14);
   const options = { endpoint: tap.url, urlStorage: await urlStorage(t), parallelUploads: 3 };
   const client = prepare(createReadStream(file.path), options);
-  const stalled = tap.stallAfter(40 * MiB);
+  const stalled = tap.stallAfter(160 * MiB);
   client.upload.start();
   await stalled;
   await server.kill();
