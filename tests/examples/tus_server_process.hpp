@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <stdexcept>
@@ -102,8 +103,8 @@ class HttpConnection {
   /// Whether the server has ended the connection; reads what still comes.
   bool has_ended() {
     boost::system::error_code error;
-    char byte = 0;
-    while (!error) socket_.read_some(boost::asio::buffer(&byte, 1), error);
+    std::array<char, 4096> bytes{};
+    while (!error) socket_.read_some(boost::asio::buffer(bytes), error);
     return error == boost::asio::error::eof || error == boost::asio::error::connection_reset;
   }
 
