@@ -5,6 +5,7 @@
 #include <mutex>
 #include <pthread.h>
 #include <random>
+#include <sys/file.h>
 #include <system_error>
 #include <thread>
 #include <unistd.h>
@@ -94,6 +95,9 @@ void Environment::log(LogLevel level, std::string_view line) {
 }
 
 void Environment::close_descriptor(int fd) noexcept {
+  // The close alone would not end a lock at once: a request of the ring may let its file go only
+  // after its completion was seen.
+  ::flock(fd, LOCK_UN);
   ::close(fd);
 }
 

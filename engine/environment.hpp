@@ -52,7 +52,8 @@ class Environment {
   virtual std::uint64_t random();
   /// One line, without its end. The real one writes warnings and errors to standard error.
   virtual void log(LogLevel level, std::string_view line);
-  /// Closes a descriptor that a driver opened, for destructors, which cannot await.
+  /// Ends its lock (flock) and closes a descriptor that a driver opened, for destructors, which
+  /// cannot await. No operation on it may be on its way.
   virtual void close_descriptor(int fd) noexcept;
   /// Switches the open file between direct and cached I/O (O_DIRECT). Throws std::system_error.
   virtual void set_direct(int fd, bool direct);

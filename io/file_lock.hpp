@@ -16,8 +16,9 @@ namespace tidemark {
 /// grow with the number of this process' waiters to k_longest_pause, so that few are served soon
 /// and a thousand cost a few thousand cheap system calls a second.
 ///
-/// The kernel ends a lock when the last copy of the descriptor is closed. A child process holds
-/// copies from its fork to its exec, and so may keep a lock for that long.
+/// `release` ends the lock at once, whoever else has a copy of the descriptor: a child process from
+/// its fork to its exec, or a request of the ring that lets its file go after its completion was
+/// seen.
 ///
 /// Thread safety: the tasks run on the file's executor.
 class FileLock {
@@ -38,7 +39,7 @@ class FileLock {
 
   bool owns_lock() const { return file_.is_open(); }
   File& file() { return file_; }
-  /// Ends the lock by closing the file.
+  /// Ends the lock and closes the file. No operation on it may be on its way.
   void release() { File(std::move(file_)); }
   /// The same on a worker thread, for a file that was unlinked.
   Task<void> close() { return file_.close(); }

@@ -157,13 +157,14 @@ TEST_CASE_METHOD(FreeLockFixture, "a lock is held across awaits") {
   CHECK(contents(path) == "hello");
 }
 
-TEST_CASE_METHOD(FreeLockFixture, "a lock is on the description, and lasts as long") {
+TEST_CASE_METHOD(FreeLockFixture, "A6: a release ends the lock, also where a copy is left") {
   FileLock lock = acquire();
+  // As a request of the ring has one that lets its file go after its completion was seen.
   const int copy = ::dup(lock.file().native_handle());
-  lock.release();
   CHECK(is_locked(path));
-  ::close(copy);
+  lock.release();
   CHECK_FALSE(is_locked(path));
+  ::close(copy);
 }
 
 TEST_CASE("a deadline ends the wait for another process, after one try at least") {
