@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::size_t k_slow_piece_bytes = std::size_t{4} << 10;
 constexpr std::size_t k_max_piece_bytes = std::size_t{512} << 10;
+// Of a body in chunks, while the client keeps up: Beast reads as much at once as there is room for.
+constexpr std::size_t k_read_ahead_bytes = std::size_t{64} << 10;
 // For how long a piece is held that is not full.
 constexpr std::chrono::milliseconds k_hold{50};
 // A client that sends fewer bytes than these a second runs out of its time, if slowly.
@@ -145,6 +147,8 @@ Awaitable<std::size_t> RequestBody::receive_chunks(std::span<std::byte> piece) {
   http::buffer_body::value_type& body = parser_.get().body();
   body.data = piece.data();
   body.size = piece.size();
+  const bool keeps_up = client_.fast_piece_bytes > ClientSocket::k_first_piece_bytes;
+  if (keeps_up) client_.received.reserve(k_read_ahead_bytes);
   boost::system::error_code error;
   co_await http::async_read(client_.socket, client_.received, parser_,
                             asio::redirect_error(k_await, error));
