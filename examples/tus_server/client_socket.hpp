@@ -5,7 +5,10 @@
 #include <memory>
 #include <utility>
 
+#include <boost/asio/redirect_error.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/read_size.hpp>
+#include <boost/beast/http/error.hpp>
 
 #include "asio_types.hpp"
 #include "deadlines.hpp"
@@ -46,7 +49,22 @@ class ClientSocket final : public Deadlines::Watched,
     return received.size() > 0 || socket.available(error) > 0;
   }
 
+  /// Receives what comes next behind what `received` has: at least a byte, or there is an error;
+  /// http::error::buffer_overflow says that it is full.
+  Awaitable<void> receive_more(boost::system::error_code& error) {
+    const std::size_t room = boost::beast::read_size(received, k_max_received_bytes);
+    if (room == 0) {
+      error = boost::beast::http::error::buffer_overflow;
+      co_return;
+    }
+    const std::size_t size = co_await socket.async_read_some(received.prepare(room),
+                                                             asio::redirect_error(k_await, error));
+    received.commit(size);
+  }
+
   static constexpr std::size_t k_first_piece_bytes = 64 << 10;
+  /// Less than the 65,533 bytes of a field above which Beast's parser throws.
+  static constexpr std::size_t k_max_received_bytes = (64 << 10) - 16;
 
   Socket socket;
   boost::beast::flat_buffer received{k_max_received_bytes};
@@ -56,8 +74,6 @@ class ClientSocket final : public Deadlines::Watched,
   std::uint64_t request = 0;  // Counted, so that what is meant for one does not reach the next.
 
  private:
-  static constexpr std::size_t k_max_received_bytes = 128 << 10;
-
   void expire() override {
     boost::system::error_code ignored;
     socket.cancel(ignored);

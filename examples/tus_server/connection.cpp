@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <iterator>
 #include <netinet/tcp.h>
 #include <string>
 #include <utility>
@@ -11,7 +12,6 @@
 #include <boost/asio/error.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/beast/http/error.hpp>
-#include <boost/beast/http/read.hpp>
 #include <boost/beast/http/write.hpp>
 
 #include <tidemark/engine/asio.hpp>
@@ -30,7 +30,9 @@ using tidemark::Upload;
 using tidemark::UploadReader;
 
 // Room for Upload-Concat with as many parts as it may have, each a whole URL of 100 bytes.
-constexpr std::uint32_t k_max_header_bytes = 64 << 10;
+constexpr std::size_t k_max_header_bytes = 64 << 10;
+// Each takes memory of its own, many times its length where that is short.
+constexpr std::ptrdiff_t k_max_fields = 100;
 constexpr std::size_t k_read_ahead_bytes = 1024;  // Of a body, while its header is read.
 constexpr std::size_t k_content_piece_bytes = std::size_t{256} << 10;
 // Of a content, in the kernel: a client that reads half of it has shown that it goes on.
@@ -112,7 +114,6 @@ Awaitable<void> Connection::run() {
   client_->socket.set_option(asio::ip::tcp::no_delay(true), ignored);
   client_->socket.set_option(UnsentBytes(k_max_unsent_bytes), ignored);
   client_->socket.non_blocking(true, ignored);
-  client_->received.reserve(k_read_ahead_bytes);
   for (bool goes_on = true; goes_on && !leaving_;) {
     client_->begin_request();
     RequestParser parser;
@@ -132,22 +133,30 @@ Awaitable<void> Connection::run() {
 Awaitable<bool> Connection::read_header(RequestParser& parser) {
   boost::system::error_code error;
   if (!client_->has_arrived()) {  // Until then, no memory is held for a request.
+    client_->received.shrink_to_fit();
     client_->set_time_limit(limits_.idle_timeout);
     co_await client_->socket.async_wait(Socket::wait_read, asio::redirect_error(k_await, error));
     if (error || leaving_) co_return false;
   }
   client_->set_time_limit(limits_.header_timeout);
-  // Counted here, because Beast bounds the length of one field, not how many there are.
-  for (std::size_t size = 0; !error && !parser.is_header_done();) {
-    size += co_await http::async_read_some(client_->socket, client_->received, parser,
-                                           asio::redirect_error(k_await, error));
-    if (size > k_max_header_bytes) error = http::error::header_limit;
+  auto& received = client_->received;
+  received.reserve(k_read_ahead_bytes);
+  // Counted here, because Beast bounds only what it has not parsed yet.
+  for (std::size_t parsed = 0; !error && !parser.is_header_done();) {
+    const std::size_t before = received.size();
+    const bool needs_more = !parse(parser, received, error);
+    parsed += before - received.size();
+    if (error) break;
+    const std::size_t bytes = parser.is_header_done() ? parsed : parsed + received.size();
+    const RequestHeader& header = parser.get();
+    if (bytes > k_max_header_bytes || std::distance(header.begin(), header.end()) > k_max_fields) {
+      error = http::error::header_limit;
+    } else if (needs_more) {
+      co_await client_->receive_more(error);
+    }
   }
   if (!error) co_return true;
-  const bool is_http_error =
-      error.category() == http::make_error_code(http::error::bad_method).category();
-  if (is_http_error && error != http::error::end_of_stream &&
-      error != http::error::partial_message) {
+  if (error.category() == http::make_error_code(http::error::bad_method).category()) {
     const HttpError refusal = to_refusal(error);
     ++service_.counters.answers[4];
     log("refused", {{"status", static_cast<int>(refusal.status())}, {"what", refusal.what()}});

@@ -36,10 +36,11 @@ Task<std::unique_ptr<FinalUploads>> FinalUploads::open(tidemark::SQLiteStorage& 
 
 Task<void> FinalUploads::create(UploadId id, std::vector<UploadId> parts, std::string metadata) {
   const Parts state = co_await look_at(parts);
-  const AsyncMutex::Guard alone = co_await mutex_.lock();
   if (state.all_complete) {
+    const AsyncMutex::Guard alone = co_await join_mutex_.lock();
     co_await storage_.concatenate(id, std::move(parts), parse_metadata(metadata));
   } else {
+    const AsyncMutex::Guard alone = co_await notes_mutex_.lock();
     co_await add_note(id, format_concat(parts, k_base_path) + '\n' + metadata);
   }
 }
@@ -65,7 +66,7 @@ Task<std::optional<Upload>> FinalUploads::find(UploadId id) {
     const bool removed = co_await remove(id);
     if (removed) std::rethrow_exception(hopeless);
   } else if (note) {
-    const AsyncMutex::Guard alone = co_await mutex_.lock();
+    const AsyncMutex::Guard alone = co_await join_mutex_.lock();
     note = co_await find_note(id);
     if (note) {
       co_await storage_.concatenate(id, std::move(note->parts), parse_metadata(note->metadata));
@@ -80,7 +81,7 @@ Task<std::optional<Upload>> FinalUploads::find(UploadId id) {
 Task<bool> FinalUploads::remove(UploadId id) {
   const std::optional<FileStatus> note = co_await folder_.status(id.c_str());
   if (!note) co_return false;  // As for most uploads: these wait for no join.
-  const AsyncMutex::Guard alone = co_await mutex_.lock();
+  const AsyncMutex::Guard alone = co_await join_mutex_.lock();
   const bool removed = co_await folder_.unlink(id.c_str());
   if (removed) co_await folder_.sync();
   co_return removed;
@@ -97,7 +98,7 @@ Task<std::size_t> FinalUploads::remove_expired() {
   const tidemark::SystemTime now = executor().environment().system_now();
   const std::vector<std::string> names = co_await folder_.list();
   for (const std::string& name : names) {
-    const AsyncMutex::Guard alone = co_await mutex_.lock();
+    const AsyncMutex::Guard alone = co_await notes_mutex_.lock();
     const std::optional<FileStatus> status = co_await folder_.status(name.c_str());
     if (!status || *expiry_of(*status) > now) continue;
     const bool was_there = co_await folder_.unlink(name.c_str());
@@ -112,7 +113,7 @@ Task<std::size_t> FinalUploads::remove_hopeless() {
   for (const std::string& name : names) {
     const std::optional<UploadId> id = UploadId::parse(name);
     if (!id) continue;
-    const AsyncMutex::Guard alone = co_await mutex_.lock();
+    const AsyncMutex::Guard alone = co_await notes_mutex_.lock();
     const bool hopeless = co_await is_hopeless(*id);
     if (!hopeless) continue;
     const bool was_there = co_await folder_.unlink(name.c_str());

@@ -72,9 +72,11 @@ class FinalUploads {
   tidemark::SQLiteStorage& storage_;
   tidemark::Directory folder_;
   const Options options_;
-  // Held from the look at a note until what follows from it is done: a note that was removed is
-  // joined no more. One join at a time, because each holds a descriptor for each part.
-  tidemark::AsyncMutex mutex_;
+  // Held while a note is written, and from the look at one until it is removed for what it says.
+  tidemark::AsyncMutex notes_mutex_;
+  // Held from the look at a note until it is joined: one that a client removed is joined no more.
+  // One join at a time, because each holds a descriptor for each part.
+  tidemark::AsyncMutex join_mutex_;
 };
 
 }  // namespace tus

@@ -10,15 +10,12 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
-#include <boost/beast/http/read.hpp>
 
 namespace tus {
 namespace {
 
 constexpr std::size_t k_slow_piece_bytes = std::size_t{4} << 10;
 constexpr std::size_t k_max_piece_bytes = std::size_t{512} << 10;
-// Of a body in chunks, while the client keeps up: Beast reads as much at once as there is room for.
-constexpr std::size_t k_read_ahead_bytes = std::size_t{64} << 10;
 // For how long a piece is held that is not full.
 constexpr std::chrono::milliseconds k_hold{50};
 // A client that sends fewer bytes than these a second runs out of its time, if slowly.
@@ -37,6 +34,15 @@ std::optional<std::uint64_t> announced(const RequestParser& parser) {
 }
 
 }  // namespace
+
+bool parse(RequestParser& parser, boost::beast::flat_buffer& received,
+           boost::system::error_code& error) {
+  if (received.size() == 0) return false;
+  received.consume(parser.put(received.cdata(), error));
+  if (error != http::error::need_more) return true;
+  error = {};
+  return false;
+}
 
 RequestBody::RequestBody(ClientSocket& client, RequestParser& parser, Clock::duration idle_timeout)
     : client_(client),
@@ -147,11 +153,15 @@ Awaitable<std::size_t> RequestBody::receive_chunks(std::span<std::byte> piece) {
   http::buffer_body::value_type& body = parser_.get().body();
   body.data = piece.data();
   body.size = piece.size();
+  // What there is room for is received at once.
   const bool keeps_up = client_.fast_piece_bytes > ClientSocket::k_first_piece_bytes;
-  if (keeps_up) client_.received.reserve(k_read_ahead_bytes);
+  if (keeps_up) client_.received.reserve(ClientSocket::k_max_received_bytes);
   boost::system::error_code error;
-  co_await http::async_read(client_.socket, client_.received, parser_,
-                            asio::redirect_error(k_await, error));
+  while (!error && !parser_.is_done()) {
+    if (parse(parser_, client_.received, error)) continue;
+    if (body.size == 0) break;
+    co_await client_.receive_more(error);
+  }
   const bool goes_on = error == http::error::need_buffer || error == asio::error::operation_aborted;
   if (error && !goes_on) {
     end(error);
@@ -163,8 +173,7 @@ Awaitable<std::size_t> RequestBody::receive_chunks(std::span<std::byte> piece) {
 
 void RequestBody::end(const boost::system::error_code& error) {
   // What is not of the connection is of the chunks.
-  const bool left = error == http::error::end_of_stream || error == http::error::partial_message ||
-                    error.category() != http::make_error_code(http::error::bad_chunk).category();
+  const bool left = error.category() != http::make_error_code(http::error::bad_chunk).category();
   state_ = left ? State::broken_off : State::malformed;
 }
 

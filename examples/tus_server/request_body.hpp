@@ -16,6 +16,13 @@ namespace tus {
 
 using RequestParser = http::request_parser<http::buffer_body>;
 
+/// Lets `parser` take what it can of `received`. False when it needs more.
+///
+/// Beast's own operations that read call the parser from a completion handler, where what it throws
+/// ends the process, and do not return before a header is complete, however much of it there is.
+bool parse(RequestParser& parser, boost::beast::flat_buffer& received,
+           boost::system::error_code& error);
+
 /// The body of one request, received piece by piece into memory of the caller's. With a
 /// Content-Length the bytes go from the socket straight there; Beast takes chunks apart, which
 /// costs one copy.

@@ -115,7 +115,7 @@ Awaitable<void> Server::accept() {
 void Server::refuse(Socket socket) {
   static constexpr std::string_view k_answer =
       "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n"
-      "Access-Control-Allow-Origin: *\r\n\r\n";
+      "Tus-Resumable: 1.0.0\r\nAccess-Control-Allow-Origin: *\r\n\r\n";
   boost::system::error_code ignored;
   socket.non_blocking(true, ignored);
   socket.send(asio::buffer(k_answer), 0, ignored);

@@ -23,6 +23,8 @@ using namespace std::chrono_literals;
 
 constexpr std::chrono::seconds k_connect_limit = 10s;  // For each address of the server.
 constexpr std::chrono::seconds k_stall_limit = 30s;    // While no byte can be sent.
+// Servers close what is idle for longer (5 s is a usual time), and then a request is lost.
+constexpr std::chrono::seconds k_idle_limit = 3s;
 constexpr std::size_t k_max_answer_bytes = std::size_t{1} << 20;
 
 }  // namespace
@@ -39,6 +41,7 @@ Request make_request(http::verb method, const Url& url) {
 
 asio::awaitable<Response> Connection::send(const Request& request,
                                            std::chrono::seconds answer_limit) {
+  if (std::chrono::steady_clock::now() - used_at_ > k_idle_limit) stream_.reset();
   const bool is_new = !stream_;
   if (is_new) co_await connect();
   error_code unsent;
@@ -58,6 +61,7 @@ asio::awaitable<Response> Connection::send(const Request& request,
     co_await http::async_read(*stream_, received_, *parser,
                               asio::redirect_error(asio::use_awaitable, lost));
   } while (!lost && parser->get().result_int() < 200);  // What comes before the answer.
+  used_at_ = std::chrono::steady_clock::now();
   if (unsent || lost || !parser->keep_alive()) stream_.reset();
   // On one that has served already it is bytes that nobody asked for, and another may help.
   if (is_new && lost == http::error::bad_version) {

@@ -22,7 +22,7 @@ using Response = boost::beast::http::response<boost::beast::http::string_body>;
 Request make_request(boost::beast::http::verb method, const Url& url);
 
 /// A connection to one server: opened when a request needs it, and used for as many as the server
-/// permits.
+/// permits, while they follow each other soon.
 ///
 /// Errors: boost::system::system_error when it was lost or a time limit has passed. The next
 /// request then opens another; whether the server has seen this one is unknown. std::runtime_error
@@ -43,6 +43,7 @@ class Connection {
   const std::string host_;
   const std::string port_;
   std::optional<boost::beast::tcp_stream> stream_;
+  std::chrono::steady_clock::time_point used_at_;
   boost::beast::flat_buffer received_;
 };
 

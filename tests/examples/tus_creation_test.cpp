@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../catch.hpp"
+#include "../storage/foreign_program.hpp"
 #include "tus_fixture.hpp"
 
 using namespace tidemark;
@@ -173,6 +174,21 @@ TEST_CASE("a final upload that is deleted while it is joined is gone for good") 
     CHECK((status == 200 || status == 404));
     CHECK(tus.head(whole).result_int() == 404);
   }
+}
+
+TEST_CASE("a final upload whose parts are unfinished waits for no join") {
+  TusFixture tus;
+  const std::string complete = tus.create(0, {{"Upload-Concat", "partial"}});
+  const std::string unfinished = tus.create(3, {{"Upload-Concat", "partial"}});
+  PlainFile other(tus.data_file(complete));
+  other.lock();  // Then the join waits.
+  HttpConnection joining(tus.server);
+  joining.send("POST /files/ HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Concat: final;" +
+               complete + "\r\nContent-Length: 0\r\n\r\n");
+  wait_for_metric(tus.http, "tidemark_operations 1");
+  CHECK(tus.tus("POST", "/files/", {{"Upload-Concat", "final;" + unfinished}}).result_int() == 201);
+  other.unlock();
+  CHECK(joining.receive().result_int() == 201);
 }
 
 TEST_CASE("a final upload that cannot be joined is forgotten") {

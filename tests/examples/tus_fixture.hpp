@@ -4,8 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -22,6 +24,18 @@ inline const std::string k_offset_octets = "application/offset+octet-stream";
 inline std::string field(const HttpResponse& response, std::string_view name) {
   const auto value = response[{name.data(), name.size()}];
   return {value.data(), value.size()};
+}
+
+/// Asks again and again, because what another process does cannot be waited for.
+inline void wait_until(const std::function<bool()>& happened) {
+  while (!happened()) ::usleep(1000);
+}
+
+inline void wait_for_metric(HttpConnection& http, const std::string& line) {
+  wait_until([&] {
+    const std::string metrics = http.ask("GET", "/metrics", {}).body();
+    return metrics.find('\n' + line + '\n') != std::string::npos;
+  });
 }
 
 /// A server in a fresh folder, and one connection to it.

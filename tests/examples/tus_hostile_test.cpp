@@ -1,13 +1,16 @@
 // Clients that mean no good, and a healthy one beside them.
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <fcntl.h>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <sched.h>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <thread>
@@ -41,14 +44,16 @@ std::chrono::nanoseconds healthy_p99(TusFixture& tus) {
 
 /// Whether `tus` serves a healthy client, while what `begin_attack` gives lives, as `calm` does
 /// without. Both are asked in turns, since the machine may be busy; one good round of five proves
-/// it, since what else the machine does makes a round slower, never faster.
+/// it, since what else the machine does makes a round slower, never faster. A round in which the
+/// attack is not in force to its end proves nothing.
 template <class BeginAttack>
 bool is_served_well(TusFixture& tus, TusFixture& calm, const BeginAttack& begin_attack) {
   for (int round = 0; round < 5; ++round) {
     const std::chrono::nanoseconds usual = healthy_p99(calm);
-    [[maybe_unused]] const auto attack = begin_attack();
-    if (healthy_p99(tus) <= 2 * usual) return true;
+    const auto attack = begin_attack();
+    const std::chrono::nanoseconds attacked = healthy_p99(tus);
     if (k_address_sanitizer || k_thread_sanitizer) return true;  // Neither is as it would be.
+    if (attack.is_in_force() && attacked <= 2 * usual) return true;
   }
   return false;
 }
@@ -66,7 +71,7 @@ std::size_t peak_memory_bytes(const TusServer& server) {
 class Attack {
  public:
   Attack(const TusServer& server, std::string text)
-      : thread_([&server, text = std::move(text)](const std::stop_token& stop) {
+      : thread_([this, &server, text = std::move(text)](const std::stop_token& stop) {
           // It has a machine of its own: its cycles are not to be missed by the server.
           const sched_param none{};
           ::sched_setscheduler(0, SCHED_IDLE, &none);
@@ -74,49 +79,68 @@ class Attack {
             HttpConnection http(server);
             boost::system::error_code cut_off;
             boost::asio::write(http.socket(), boost::asio::buffer(text), cut_off);
-            static_cast<void>(http.has_ended());  // Reads until it has.
+            if (http.has_ended()) ++times_;  // Reads until it has.
             ::usleep(5'000);
           }
         }) {}
 
+  /// It came to more than one try.
+  bool is_in_force() const { return times_ > 1; }
+
  private:
+  std::atomic<int> times_ = 0;
   std::jthread thread_;
 };
 
-std::vector<std::unique_ptr<HttpConnection>> connect(const TusServer& server, std::size_t count) {
-  rlimit limit{};
-  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
-  limit.rlim_cur = limit.rlim_max;
-  REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
-  std::vector<std::unique_ptr<HttpConnection>> connections;
-  for (std::size_t i = 0; i < count; ++i) {
-    connections.push_back(std::make_unique<HttpConnection>(server));
+/// Clients that connect, send what `text` gives each, and hang until this is destroyed.
+class HangingClients {
+ public:
+  HangingClients(TusFixture& tus, std::size_t count, const std::function<std::string()>& text)
+      : tus_(tus) {
+    rlimit limit{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = limit.rlim_max;
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    for (std::size_t i = 0; i < count; ++i) {
+      clients_.push_back(std::make_unique<HttpConnection>(tus.server));
+      clients_.back()->send(text());
+    }
   }
-  return connections;
-}
+
+  /// None was cut off.
+  bool is_in_force() const {
+    const std::string metrics = tus_.http.ask("GET", "/metrics", {}).body();
+    constexpr std::string_view k_open = "\ntus_connections ";
+    return std::stoul(metrics.substr(metrics.find(k_open) + k_open.size())) > clients_.size();
+  }
+
+ private:
+  TusFixture& tus_;
+  std::vector<std::unique_ptr<HttpConnection>> clients_;
+};
 
 }  // namespace
 
 TEST_CASE("a healthy client is served beside 2,000 others that hang") {
   TusFixture tus;
   TusFixture calm;
-  auto others = connect(tus.server, 2'000);
-  const auto what = GENERATE(as<std::string>{}, "idle", "in a header", "in a body", "in a chunk");
-  INFO(what);
-  if (what == "in a header") {
-    for (const auto& each : others) each->send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
-  } else if (what != "idle") {
-    const bool chunked = what == "in a chunk";
-    for (const auto& each : others) {
-      const std::string location = tus.create(1'000'000);
-      each->send(patch_header(location, 0,
-                              chunked ? "Transfer-Encoding: chunked" : "Content-Length: 1000000") +
-                 (chunked ? "10000\r\nabc" : "abc"));
-    }
+  std::function<std::string()> text = [] { return std::string(); };
+  SECTION("idle") {}
+  SECTION("in a header") {
+    text = [] { return "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "; };
   }
-  if (k_address_sanitizer || k_thread_sanitizer) return;  // Neither is as it would be.
-  const auto nothing_more = [] { return 0; };
-  CHECK(is_served_well(tus, calm, nothing_more));
+  SECTION("in a body") {
+    text = [&] {
+      return patch_header(tus.create(1'000'000), 0, "Content-Length: 1000000") + "abc";
+    };
+  }
+  SECTION("in a chunk") {
+    text = [&] {
+      return patch_header(tus.create(1'000'000), 0, "Transfer-Encoding: chunked") + "10000\r\nabc";
+    };
+  }
+  CHECK(is_served_well(tus, calm, [&] { return HangingClients(tus, 2'000, text); }));
+  if (k_address_sanitizer || k_thread_sanitizer) return;  // Their allocators take more.
   CHECK(peak_memory_bytes(tus.server) < std::size_t{128} << 20);
 }
 
@@ -165,7 +189,7 @@ TEST_CASE("a healthy client is served beside one that never tires of nonsense") 
 TEST_CASE("a long body costs no more memory than a short one") {
   // With their allocators it does.
   if (k_address_sanitizer || k_thread_sanitizer) return;
-  TusFixture tus({"--durability", "none"});
+  TusFixture tus;
   const auto chunked = GENERATE(false, true);
   CAPTURE(chunked);
   const std::string mebibyte(1 << 20, 'x');
@@ -181,7 +205,7 @@ TEST_CASE("a long body costs no more memory than a short one") {
     CHECK(field(tus.http.receive(), "Upload-Offset") == std::to_string(bytes));
     return peak_memory_bytes(tus.server);
   };
-  const std::size_t usual = send(64);
+  const std::size_t usual = send(1);
   CHECK(send(1024) <= usual + (std::size_t{8} << 20));
 }
 
@@ -200,22 +224,63 @@ TEST_CASE("a header that takes too long or is too long is cut off") {
     CHECK(http.receive().result_int() == 431);
     CHECK(http.has_ended());
   }
-  SECTION("many fields") {
-    std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
-    while (text.size() < (72 << 10)) text += "X-Many: x\r\n";
-    http.send(text);
-    CHECK(http.receive().result_int() == 431);
-    CHECK(http.has_ended());
-  }
-  SECTION("at the bound") {
+  SECTION("at the bound of its length") {
     std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
     const auto more = GENERATE(as<std::size_t>{}, 0, 1, 2);
-    while (text.size() < (64 << 10) - 100) text += "X-Many: x\r\n";
+    if (GENERATE(false, true)) {
+      for (int i = 0; i < 60; ++i) text += "X-Many: " + std::string(1000, 'x') + "\r\n";
+    }
     text += "X: " + std::string((64 << 10) - 1 + more - text.size() - 7, 'x') + "\r\n\r\n";
     http.send(text);
     CHECK(http.receive().result_int() == (more < 2 ? 200 : 431));
   }
+  SECTION("at the bound of its fields") {
+    std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
+    const auto fields = GENERATE(99, 100, 101);
+    for (int i = 1; i < fields; ++i) text += "A:\r\n";
+    http.send(text + "\r\n");
+    CHECK(http.receive().result_int() == (fields <= 100 ? 200 : 431));
+  }
   CHECK(HttpConnection(tus.server).ask("GET", "/healthz", {}).result_int() == 200);
+}
+
+TEST_CASE("a header is cut off at its bound, however it arrives") {
+  TusFixture tus;
+  HttpConnection http(tus.server);
+  http.socket().set_option(boost::asio::ip::tcp::no_delay(true));
+  // Each read of 1 KiB would end behind the first byte of a field, so that Beast keeps all others.
+  std::string text = "GET /healthz HTTP/1.1\r\nHost: x\r\nX: ";
+  text += std::string(1023 - text.size() - 2, 'x') + "\r\n";
+  std::string fields;
+  while (fields.size() < 1023) fields += "A:bcdefgh\r\n";
+  http.send(text + 'A');
+  std::size_t sent = text.size() + 1;
+  for (; http.socket().available() == 0 && sent < (1 << 20); sent += fields.size()) {
+    http.send(fields.substr(1) + 'A');
+    ::usleep(200);  // It is coming piece by piece that is tested.
+  }
+  CHECK(sent < (1 << 20));
+  CHECK(http.receive().result_int() == 431);
+  CHECK(http.has_ended());
+}
+
+TEST_CASE("a trailer is cut off at its bound") {
+  TusFixture tus;
+  const auto bytes = GENERATE(as<std::size_t>{}, 60'000, 65'000, 65'534, 70'000, 1'000'000);
+  CAPTURE(bytes);
+  const bool at_once = GENERATE(false, true);
+  HttpConnection http(tus.server);
+  std::string header = patch_header(tus.create(3), 0, "Transfer-Encoding: chunked");
+  header += chunk("abc") + "0\r\n";
+  const std::string trailer = "X: " + std::string(bytes, 'x') + "\r\n\r\n";
+  if (at_once) {
+    http.send(header + trailer);
+  } else {
+    http.send(header);
+    http.send(trailer);
+  }
+  CHECK(http.receive().result_int() == (bytes <= 65'000 ? 204 : 400));
+  CHECK(tus.http.ask("GET", "/healthz", {}).result_int() == 200);
 }
 
 TEST_CASE("a body that stalls is cut off and what arrived is kept") {
@@ -385,7 +450,9 @@ TEST_CASE("connections above their bound are refused") {
   CHECK(second.ask("GET", "/healthz", {}).result_int() == 200);
   CHECK(third.ask("GET", "/healthz", {}).result_int() == 200);
   HttpConnection fourth(tus.server);
-  CHECK(fourth.receive().result_int() == 503);
+  const HttpResponse refusal = fourth.receive();
+  CHECK(refusal.result_int() == 503);
+  CHECK(field(refusal, "Tus-Resumable") == "1.0.0");
   CHECK(fourth.has_ended());
 }
 

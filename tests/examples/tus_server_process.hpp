@@ -108,7 +108,6 @@ class HttpConnection {
     return error == boost::asio::error::eof || error == boost::asio::error::connection_reset;
   }
 
-  /// Sends no FIN and no RST later than now: the peer of a client that lost its power.
   tcp::socket& socket() { return socket_; }
 
  private:

@@ -242,6 +242,18 @@ TEST_CASE("an upload expires, and says when") {
   CHECK(tus.patch(location, 0, "x").result_int() == 410);
 }
 
+TEST_CASE("each answer about an upload that expires says when") {
+  TusFixture tus({"--expire-after", "1h"});
+  const HttpResponse created = tus.tus("POST", "/files/", {{"Upload-Length", "10"}});
+  const std::string location = field(created, "Location");
+  const std::string expires = field(created, "Upload-Expires");
+  CHECK(expires.ends_with(" GMT"));
+  CHECK(field(tus.head(location), "Upload-Expires") == expires);
+  CHECK(field(tus.patch(location, 0, "abc"), "Upload-Expires") == expires);
+  CHECK(field(tus.patch(location, 3, "defghij"), "Upload-Expires").empty());  // It is complete.
+  CHECK(field(tus.head(location), "Upload-Expires").empty());
+}
+
 TEST_CASE("the page, the health and the metrics are served") {
   TusFixture tus;
   CHECK(tus.http.ask("GET", "/healthz", {}).body() == "ok\n");
@@ -291,12 +303,35 @@ TEST_CASE("wrong arguments end the server with a message") {
                                                     {"--threads", "0"},
                                                     {"--threads", "65"},
                                                     {"--max-size", "0"},
+                                                    {"--quota", "0"},
+                                                    {"--expire-after", "0"},
+                                                    {"--max-connections", "0"},
+                                                    {"--max-connections", "1000001"},
                                                     {"--idle-timeout", "0"},
+                                                    {"--idle-timeout", "86401"},
                                                     {"--durability", "some"},
                                                     {"--driver", "1"},
                                                     {"--unknown"}}) {
     const ExampleResult result = run_example(folder.path(), "tus_server", arguments);
     CHECK(result.exit_code == 2);
     CHECK(result.errors.starts_with("tus_server: "));
+  }
+}
+
+TEST_CASE("arguments at their bounds are taken") {
+  TusFixture tus({"--max-connections", "1000000", "--idle-timeout", "86400", "--quota", "1",
+                  "--expire-after", "1", "--max-size", "1", "--driver", "threads"});
+  CHECK(tus.http.ask("GET", "/healthz", {}).result_int() == 200);
+}
+
+TEST_CASE("the help names each option") {
+  TemporaryFolder folder;
+  const ExampleResult help = run_example(folder.path(), "tus_server", {"--help"});
+  CHECK(help.exit_code == 0);
+  for (const char* const option :
+       {"--listen", "--data", "--base-path", "--max-size", "--expire-after", "--quota", "--threads",
+        "--driver", "--durability", "--max-connections", "--idle-timeout"}) {
+    INFO(option);
+    CHECK(help.output.find(option) != std::string::npos);
   }
 }
