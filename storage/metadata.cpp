@@ -165,7 +165,12 @@ void Metadata::put(std::string_view key, std::string_view value, Kind kind) {
     return;
   }
   entries_.push_back(std::move(entry));
-  by_key_.insert(by_key_.begin() + static_cast<std::ptrdiff_t>(at), entries_.size() - 1);
+  try {
+    by_key_.insert(by_key_.begin() + static_cast<std::ptrdiff_t>(at), entries_.size() - 1);
+  } catch (...) {
+    entries_.pop_back();
+    throw;
+  }
   TIDEMARK_ASSERT(by_key_.size() == entries_.size(), "every entry is found by its key");
 }
 

@@ -167,7 +167,10 @@ Task<std::unique_ptr<UploadWriter>> SQLiteStorage::open_writer(UploadId id, Writ
 
 Task<std::uint64_t> SQLiteStorage::wait_for_offset(UploadId id, std::uint64_t beyond) {
   const Store::Running running(*store_);  // When it closes, the next look ends this.
-  co_return co_await Storage::wait_for_offset(id, beyond);
+  const std::uint64_t offset = co_await Storage::wait_for_offset(id, beyond);
+  // It may have been answered only, and a reader gives what is committed.
+  if (!tails_->empty()) co_await tails_->settle(id);
+  co_return offset;
 }
 
 std::shared_ptr<detail::WriteSession> SQLiteStorage::make_session(const UploadId& id,

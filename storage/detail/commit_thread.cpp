@@ -129,10 +129,16 @@ bool CommitThread::prepare_log() {
 }
 
 void CommitThread::give_up(TimePoint now) {
+  const auto first_is_late = [&] {
+    return !group_.empty() && now - group_.front().queued_at >= options_.commit_timeout;
+  };
+  if (!first_is_late()) return;
+  // Made before one leaves the group: without memory, all of it is answered so.
+  const std::exception_ptr error = std::make_exception_ptr(
+      StorageError(Errc::busy, "commit", "", "another process kept the database locked"));
   RequestList late;
-  while (!group_.empty() && now - group_.front().queued_at >= options_.commit_timeout) {
-    group_.front().error = std::make_exception_ptr(
-        StorageError(Errc::busy, "commit", "", "another process kept the database locked"));
+  while (first_is_late()) {
+    group_.front().error = error;
     late.splice(late.end(), group_, group_.begin());
   }
   answer(late);

@@ -44,9 +44,13 @@ Task<void> take_free(Store& store, const std::vector<UploadId>& ids, Batch& batc
 Task<void> erase_rows(Store& store, Batch& batch, SystemTime now) {
   auto work = [&](UploadRows& rows) {
     for (Leaving& leaving : batch) {
-      // Again, now that nobody can change it.
-      const std::optional<UploadState> state = rows.find_state(leaving.id);
-      leaving.gone = state && state->expired(now) && rows.erase(leaving.id);
+      leaving.gone = false;
+      try {  // Again, now that nobody can change it.
+        const std::optional<UploadState> state = rows.find_state(leaving.id);
+        leaving.gone = state && state->expired(now) && rows.erase(leaving.id);
+      } catch (
+          const StorageError&) {  // It contradicts itself by now, and the others need not stay.
+      }
     }
   };
   if (!batch.empty()) co_await store.commits->run_delete(work);

@@ -106,10 +106,11 @@ Task<std::unique_ptr<Store>> open_store(StorageCore& core, StorageOptions option
   if (options.db_path.empty() || options.upload_dir.empty()) {
     refuse(Errc::invalid_argument, options.db_path, "db_path or upload_dir is empty");
   }
+  // Connections are opened later, too, when the process may stand elsewhere.
+  options.db_path = std::filesystem::absolute(options.db_path);
+  options.upload_dir = std::filesystem::absolute(options.upload_dir);
   Directory uploads = co_await open_folder(options.upload_dir, options);
-  std::filesystem::path parent = options.db_path.parent_path();
-  if (parent.empty()) parent = ".";
-  Directory above = co_await open_folder(std::move(parent), options);
+  Directory above = co_await open_folder(options.db_path.parent_path(), options);
   const std::string name = options.db_path.filename().string();
   if (uploads.is_same(above) && UploadId::parse(name)) {
     refuse(Errc::invalid_argument, options.db_path, "an upload could have that name");

@@ -29,9 +29,13 @@ OrderedTails::TailPtr OrderedTails::tail_of(const UploadId& id) {
   const auto at = tails_.find(id);
   if (at != tails_.end()) return at->second;
   auto tail = std::make_shared<Tail>(id);
-  // All that the settling needs is there before the tail is.
-  store_.core.endings.spawn(pause_and_settle(*this, tail, settle_tail(*this, tail)));
-  tails_.emplace(id, tail);
+  const auto added = tails_.emplace(id, tail).first;
+  try {  // All that the settling needs is there before the tail is used.
+    store_.core.endings.spawn(pause_and_settle(*this, tail, settle_tail(*this, tail)));
+  } catch (...) {
+    tails_.erase(added);
+    throw;
+  }
   return tail;
 }
 

@@ -73,6 +73,12 @@ std::optional<std::string> format_optional(const std::optional<SystemTime>& time
   return format_iso8601(*time);
 }
 
+/// Bound also where there is none: a statement whose binding failed keeps what was bound before.
+std::optional<std::string> null_if_empty(std::string_view text) {
+  if (text.empty()) return std::nullopt;
+  return std::string(text);
+}
+
 /// The text to search from: every id is greater than the empty text.
 std::string_view start_of(const std::optional<UploadId>& after) {
   return after ? after->view() : std::string_view();
@@ -258,8 +264,8 @@ bool UploadRows::insert(const NewUpload& upload) {
   insert_.bind(5, format_created_at(std::chrono::floor<std::chrono::seconds>(upload.created_at)));
   insert_.bind(6, format_optional(upload.expires_at));
   insert_.bind(7, false);
-  if (!upload.parts.empty()) insert_.bind(8, join_ids(upload.parts));
-  if (!upload.metadata_extra.empty()) insert_.bind(9, upload.metadata_extra);
+  insert_.bind(8, upload.parts.empty() ? std::nullopt : std::optional(join_ids(upload.parts)));
+  insert_.bind(9, null_if_empty(upload.metadata_extra));
   try {
     insert_.run();
   } catch (const SqliteError& error) {
@@ -294,7 +300,7 @@ bool UploadRows::set_expiry(const UploadId& id, std::optional<SystemTime> expire
 
 bool UploadRows::set_metadata(const UploadId& id, std::string_view json, std::string_view extra) {
   set_metadata_.bind(1, json);
-  if (!extra.empty()) set_metadata_.bind(2, extra);
+  set_metadata_.bind(2, null_if_empty(extra));
   set_metadata_.bind(3, id.view());
   set_metadata_.run();
   return database_.changes() == 1;

@@ -437,7 +437,9 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: gives up after a bounded number of 
                                "tus_upload: " + troubles[i] + ", also after 8 retries\n");
   }
   CHECK(ill.stop().size() == 9);
-  CHECK(ill.connections() == 1);
+  // One serves what follows soon, and a new one is opened after a longer pause.
+  CHECK(ill.connections() > 1);
+  CHECK(ill.connections() < 9);
   std::string methods = "POST PATCH ";
   for (int retry = 0; retry < 8; ++retry) methods += "HEAD PATCH ";
   CHECK(methods_of(stuck.stop()) == methods);

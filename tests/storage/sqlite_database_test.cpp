@@ -147,6 +147,21 @@ TEST_CASE_METHOD(UnopenedFixture, "a place that is not named is refused") {
   CHECK(open_error() == Errc::invalid_argument);
 }
 
+TEST_CASE_METHOD(UnopenedFixture, "relative paths mean the same when the process has moved") {
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  options = {.db_path = "uploads.db", .upload_dir = "uploads"};
+  const auto storage = sync_wait(engine, SQLiteStorage::open(engine, options));
+  fs::current_path("/");
+  sync_wait(storage->executor(), storage->create_upload("a", 10, Metadata()));
+  sync_wait(storage->executor(), storage->backup(folder / "copy.db"));
+  CHECK(fs::exists(folder / "copy.db"));
+  CHECK(sync_wait(storage->executor(), storage->sweep()).orphan_files.empty());
+  CHECK(storage->get_file_path("a") == folder / "uploads" / "a");
+  sync_wait(storage->executor(), storage->close(60s));
+  fs::current_path(before);
+}
+
 TEST_CASE_METHOD(UnopenedFixture, "a file that is no database of uploads is left as it is") {
   const std::string kind = GENERATE("text", "another table", "view", "cut short");
   CAPTURE(kind);

@@ -144,6 +144,15 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: a delete, a read and a cleanup find w
     CHECK(wait((**this).read_file("a", 1000)) == test_bytes(1, 0, 100));
     CHECK(wait((**this).wait_for_offset("a", 99)) == 100);
   }
+  SECTION("reading on") {
+    const std::unique_ptr<UploadReader> reader = wait((**this).open_reader("a"));
+    append("a", 100, 100, k_ordered);
+    CHECK(in_row("a") == 100);
+    CHECK(wait((**this).wait_for_offset("a", 100)) == 200);
+    std::vector<std::byte> bytes(100);
+    CHECK(wait(reader->read_at(100, bytes)) == 100);
+    CHECK(bytes == test_bytes(1, 100, 100));
+  }
   SECTION("cleanup") {
     wait((**this).set_expiry("a", environment.system_now() + 1s));
     environment.advance(2s);
