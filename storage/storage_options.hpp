@@ -12,7 +12,8 @@
 
 namespace tidemark {
 
-/// Where a SQLiteStorage is, and its bounds. The defaults suit a server.
+/// Where a SQLiteStorage is, and its bounds. The defaults suit a server. Relative paths are seen
+/// from where the process is when the storage is opened.
 struct StorageOptions {
   std::filesystem::path db_path = "uploads.db";
   /// The folder of the data files; made when missing. It and the database are on local disks.

@@ -50,22 +50,21 @@ TEST_CASE("an upload is created, grows, and is given back") {
   CHECK(contents(tus.data_file(location)) == bytes);
 }
 
-TEST_CASE("a wrong request is refused as the protocol says") {
-  TusFixture tus({"--max-size", "1000"});
-  const std::string location = tus.create(100);
-  REQUIRE(tus.patch(location, 0, "0123456789").result_int() == 204);
-  const Fields version{{"Tus-Resumable", "1.0.0"}};
-  const std::string unknown = "/files/0123456789abcdef0123456789abcdef";
+namespace {
 
-  struct Case {
-    int status;
-    std::string method, target;
-    Fields fields;
-    std::string body = "";
-  };
+struct Case {
+  int status;
+  std::string method, target;
+  Fields fields;
+  std::string body = "";
+};
+
+/// For a server that takes 1,000 bytes; the upload at `location` has 10 of 100.
+std::vector<Case> wrong_requests(const std::string& location) {
+  const std::string unknown = "/files/0123456789abcdef0123456789abcdef";
   const std::pair<std::string_view, std::string> v{"Tus-Resumable", "1.0.0"};
   const std::pair<std::string_view, std::string> type{"Content-Type", k_offset_octets};
-  const std::vector<Case> cases{
+  return {
       {412, "POST", "/files/", {{"Upload-Length", "1"}}},
       {412, "POST", "/files/", {{"Upload-Length", "1"}, {"Tus-Resumable", "0.2.2"}}},
       {412, "HEAD", location, {{"Tus-Resumable", "2.0.0"}}},
@@ -124,7 +123,15 @@ TEST_CASE("a wrong request is refused as the protocol says") {
       {400, "GET", "/files/?limit=101", {}},
       {400, "GET", "/files/?after=..", {}},
   };
-  for (const Case& each : cases) {
+}
+
+}  // namespace
+
+TEST_CASE("a wrong request is refused as the protocol says") {
+  TusFixture tus({"--max-size", "1000"});
+  const std::string location = tus.create(100);
+  REQUIRE(tus.patch(location, 0, "0123456789").result_int() == 204);
+  for (const Case& each : wrong_requests(location)) {
     INFO(each.method << ' ' << each.target << ' '
                      << (each.fields.empty() ? "" : each.fields.back().second));
     HttpConnection http(tus.server);

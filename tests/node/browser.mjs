@@ -28,9 +28,8 @@ export async function startBrowser(t) {
 }
 
 /** A page of `browser` that fails the test `t` for what goes wrong in its scripts. */
-export async function newPage(t, browser, options = {}) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
+export async function newPage(t, browser) {
+  const page = await browser.newPage();
   const errors = [];
   page.on('pageerror', (error) => errors.push(error));
   t.after(() => {

@@ -60,6 +60,34 @@ test('the page uploads a file', { timeout }, async (t) => {
   await finish(page, server, file);
 });
 
+test('the page tells how an upload goes, on a phone and on a desk, light and dark', { timeout }, async (t) => {
+  const { tap, page } = await prepare(t);
+  const rate = page.locator('#uploads .detail').filter({ hasText: /^[\d.]+ \S+\/s, .+ left$/ }).waitFor();
+  await beginHalf(t, tap, page, 36);
+  await rate;
+  const halfway = { hasText: /^[1-9]\d? %$/ };
+  await page.locator('#uploads [data-progress]').filter(halfway).waitFor();
+  await page.locator('#server-list [data-progress]').filter(halfway).waitFor();
+
+  const brightness = {};
+  for (const viewport of [{ width: 360, height: 640 }, { width: 1440, height: 900 }]) {
+    await page.setViewportSize(viewport);
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme });
+      const [width, background] = await page.evaluate(() => [
+        document.documentElement.scrollWidth,
+        getComputedStyle(document.documentElement).backgroundColor,
+      ]);
+      assert.ok(width <= viewport.width, `${width} of ${viewport.width} pixels`);
+      brightness[colorScheme] = Math.max(...background.match(/\d+/g).slice(0, 3).map(Number));
+      for (const action of ['pause', 'cancel']) {
+        assert.ok(await page.locator(`#uploads [data-action="${action}"]`).isVisible());
+      }
+    }
+    assert.ok(brightness.dark < 64 && brightness.light > 192, JSON.stringify(brightness));
+  }
+});
+
 test('the page pauses and resumes', { timeout }, async (t) => {
   const { server, tap, page } = await prepare(t);
   const file = await beginHalf(t, tap, page, 32);
