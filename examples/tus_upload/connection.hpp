@@ -44,7 +44,8 @@ class Connection {
   const std::string port_;
   std::optional<boost::beast::tcp_stream> stream_;
   std::chrono::steady_clock::time_point used_at_;
-  boost::beast::flat_buffer received_;
+  // Of a header or a trailer: Beast throws where one field is longer than 65,533 bytes.
+  boost::beast::flat_buffer received_{std::size_t{60} << 10};
 };
 
 }  // namespace examples

@@ -417,18 +417,23 @@ TEST_CASE_METHOD(ScriptFixture, "tus_upload: gives up after a bounded number of 
     if (request.method() != http::verb::patch) return upload(request);
     return ScriptedUpload::answer(409);
   });
+  // Beast throws where a trailer is that long.
+  ScriptedServer verbose([](const Request&) { return ScriptedUpload::answer(500); },
+                         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: " +
+                             std::string(70'000, 'x') + "\r\n\r\n");
   // All at once, because they wait for seconds between their last retries.
   std::vector<std::unique_ptr<ExampleProgram>> programs;
-  for (const std::string& url : {nobody.url(), ill.url(), stuck.url()}) {
+  for (const std::string& url : {nobody.url(), ill.url(), stuck.url(), verbose.url()}) {
     const auto place = folder / std::to_string(programs.size());
     std::filesystem::create_directory(place);
     programs.push_back(std::make_unique<ExampleProgram>(
         place, "tus_upload", std::vector<std::string>{file.string(), url}));
   }
-  const std::array<std::string, 3> troubles = {
+  const std::array<std::string, 4> troubles = {
       "POST " + nobody.url() + ": Connection refused",
       "POST " + ill.url() + ": the server answered 500 Internal Server Error",
-      "PATCH " + stuck.url("/files/one") + ": the server answered 409 Conflict"};
+      "PATCH " + stuck.url("/files/one") + ": the server answered 409 Conflict",
+      "POST " + verbose.url() + ": buffer overflow"};
   for (std::size_t i = 0; i < programs.size(); ++i) {
     const ExampleResult result = programs[i]->wait();
     CHECK(result.exit_code == 1);
