@@ -63,6 +63,8 @@ class ClientSocket final : public Deadlines::Watched,
   }
 
   static constexpr std::size_t k_first_piece_bytes = 64 << 10;
+  /// Room in `received` for what comes with a header, or in chunks from a slow client.
+  static constexpr std::size_t k_read_ahead_bytes = 1024;
   /// Less than the 65,533 bytes of a field above which Beast's parser throws.
   static constexpr std::size_t k_max_received_bytes = (64 << 10) - 16;
 

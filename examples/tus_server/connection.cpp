@@ -33,7 +33,6 @@ using tidemark::UploadReader;
 constexpr std::size_t k_max_header_bytes = 64 << 10;
 // Each takes memory of its own, many times its length where that is short.
 constexpr std::ptrdiff_t k_max_fields = 100;
-constexpr std::size_t k_read_ahead_bytes = 1024;  // Of a body, while its header is read.
 constexpr std::size_t k_content_piece_bytes = std::size_t{256} << 10;
 // Of a content, in the kernel: a client that reads half of it has shown that it goes on.
 constexpr int k_max_unsent_bytes = 256 << 10;
@@ -140,7 +139,7 @@ Awaitable<bool> Connection::read_header(RequestParser& parser) {
   }
   client_->set_time_limit(limits_.header_timeout);
   auto& received = client_->received;
-  received.reserve(k_read_ahead_bytes);
+  received.reserve(ClientSocket::k_read_ahead_bytes);
   // Counted here, because Beast bounds only what it has not parsed yet.
   for (std::size_t parsed = 0; !error && !parser.is_header_done();) {
     const std::size_t before = received.size();

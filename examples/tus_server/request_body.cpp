@@ -59,6 +59,7 @@ Awaitable<void> RequestBody::wait(Clock::duration limit) {
   if (client_waits_) co_await ask_to_continue();
   if (client_.interrupted) state_ = State::interrupted;
   if (has_arrived() || !is_open()) co_return;
+  client_.received.shrink_to_fit();
   const Clock::time_point began = Clock::now();
   client_.deadline = began + std::min(limit, idle_timeout_ - waited_);
   boost::system::error_code error;
@@ -155,7 +156,8 @@ Awaitable<std::size_t> RequestBody::receive_chunks(std::span<std::byte> piece) {
   body.size = piece.size();
   // What there is room for is received at once.
   const bool keeps_up = client_.fast_piece_bytes > ClientSocket::k_first_piece_bytes;
-  if (keeps_up) client_.received.reserve(ClientSocket::k_max_received_bytes);
+  client_.received.reserve(keeps_up ? ClientSocket::k_max_received_bytes
+                                    : ClientSocket::k_read_ahead_bytes);
   boost::system::error_code error;
   while (!error && !parser_.is_done()) {
     if (parse(parser_, client_.received, error)) continue;
