@@ -1,6 +1,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include <tidemark/storage/detail/reserve_file.hpp>
@@ -42,12 +43,16 @@ void ReserveFile::set_aside() noexcept {
     written = write();
   } catch (const std::bad_alloc&) {  // Later, then.
   }
-  if (!written) vfs_->xDelete(vfs_, path_.c_str(), 0);
+  if (written) return;
+  vfs_->xDelete(vfs_, path_.c_str(), 0);
+  gave_back_ = true;
 }
 
 bool ReserveFile::release() noexcept {
   const std::lock_guard lock(mutex_);
-  return !path_.empty() && exists() && vfs_->xDelete(vfs_, path_.c_str(), 0) == SQLITE_OK;
+  const bool gave_back = std::exchange(gave_back_, false);
+  if (path_.empty() || !exists()) return gave_back;
+  return vfs_->xDelete(vfs_, path_.c_str(), 0) == SQLITE_OK;
 }
 
 bool ReserveFile::exists() noexcept {

@@ -21,7 +21,8 @@ class ReserveFile {
 
   /// Makes the file unless it is there.
   void set_aside() noexcept;
-  /// Gives the space back; false when there is none.
+  /// Gives the space back; false when there is none. True also when what set_aside could not fill
+  /// was given back since the last call: whoever met it on a full disk finds room again.
   bool release() noexcept;
 
  private:
@@ -29,6 +30,7 @@ class ReserveFile {
   bool write();
 
   std::mutex mutex_;
+  bool gave_back_ = false;
   sqlite3_vfs* const vfs_;
   std::string path_;  // As the VFS wants it.
 };

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <vector>
 
+#include <tidemark/storage/detail/reserve_file.hpp>
+
 #include "loop_filesystem.hpp"
 #include "sqlite_protocol.hpp"
 
@@ -190,6 +192,19 @@ TEST_CASE("deletes go on after a commit that failed on a full disk, while the da
     CHECK_FALSE(error_of(store->executor(), store->delete_upload(id)));
   }
   CHECK(fs::is_empty(disk.path() / "uploads"));
+}
+
+TEST_CASE("a reserve that finds no place is room again for who met it on its way") {
+  const LoopFilesystem disk(48);
+  if (!disk.mounted()) {
+    WARN("not shown: it takes the right to mount a file system");
+    return;
+  }
+  fill_disk(disk.path());
+  detail::ReserveFile reserve((disk.path() / "uploads.db").string(), nullptr);
+  reserve.set_aside();
+  CHECK(reserve.release());
+  CHECK_FALSE(reserve.release());
 }
 
 TEST_CASE("what is expired or orphaned leaves a full disk") {
