@@ -48,8 +48,8 @@ Task<void> erase_rows(Store& store, Batch& batch, SystemTime now) {
       try {  // Again, now that nobody can change it.
         const std::optional<UploadState> state = rows.find_state(leaving.id);
         leaving.gone = state && state->expired(now) && rows.erase(leaving.id);
-      } catch (
-          const StorageError&) {  // It contradicts itself by now, and the others need not stay.
+      } catch (const StorageError&) {
+        // It contradicts itself by now: it stays, and the others go.
       }
     }
   };

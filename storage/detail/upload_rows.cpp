@@ -74,9 +74,9 @@ std::optional<std::string> format_optional(const std::optional<SystemTime>& time
 }
 
 /// Bound also where there is none: a statement whose binding failed keeps what was bound before.
-std::optional<std::string> null_if_empty(std::string_view text) {
+std::optional<std::string_view> null_if_empty(std::string_view text) {
   if (text.empty()) return std::nullopt;
-  return std::string(text);
+  return text;
 }
 
 /// The text to search from: every id is greater than the empty text.

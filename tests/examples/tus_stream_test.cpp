@@ -38,6 +38,20 @@ int leave_in_time(
   return exit_code;
 }
 
+/// A PATCH of ten bytes of which nothing is left to do but the commit, and another program that has
+/// the database.
+struct StuckCommit {
+  StuckCommit() : other(tus.folder / "data") {
+    const std::string location = tus.create(10);
+    other.exec("BEGIN IMMEDIATE");
+    tus.http.send(patch_header(location, 0, "Content-Length: 10") + "0123456789");
+    wait_until([&] { return std::filesystem::file_size(tus.data_file(location)) == 10; });
+  }
+
+  TusFixture tus;
+  ForeignProgram other;
+};
+
 bool is_refused(const TusServer& server) {
   try {
     HttpConnection http(server);
@@ -250,30 +264,20 @@ TEST_CASE("SIGTERM lets requests commit and ends the server") {
 }
 
 TEST_CASE("SIGTERM ends a server that waits for a locked database") {
-  TusFixture tus;
-  const std::string location = tus.create(10);
-  ForeignProgram other(tus.folder / "data");
-  other.exec("BEGIN IMMEDIATE");
-  tus.http.send(patch_header(location, 0, "Content-Length: 10") + "0123456789");
-  // Then all that is left is to commit.
-  wait_until([&] { return std::filesystem::file_size(tus.data_file(location)) == 10; });
-  CHECK(leave_in_time(tus.server) == 0);
-  other.exec("ROLLBACK");
+  StuckCommit stuck;
+  CHECK(leave_in_time(stuck.tus.server) == 0);
+  stuck.other.exec("ROLLBACK");
 }
 
 TEST_CASE("a server that leaves accepts nobody") {
-  TusFixture tus;
-  const std::string location = tus.create(10);
-  ForeignProgram other(tus.folder / "data");
-  other.exec("BEGIN IMMEDIATE");
-  tus.http.send(patch_header(location, 0, "Content-Length: 10") + "0123456789");
-  wait_until([&] { return std::filesystem::file_size(tus.data_file(location)) == 10; });
-  ::kill(tus.server.pid(), SIGTERM);
-  wait_until([&] { return is_refused(tus.server); });
-  CHECK(!tus.server.program().has_ended());  // The commit keeps it.
-  other.exec("ROLLBACK");
-  CHECK(tus.http.receive().result_int() == 204);
-  CHECK(tus.server.program().wait().exit_code == 0);
+  StuckCommit stuck;
+  TusServer& server = stuck.tus.server;
+  ::kill(server.pid(), SIGTERM);
+  wait_until([&] { return is_refused(server); });
+  CHECK(!server.program().has_ended());  // The commit keeps it.
+  stuck.other.exec("ROLLBACK");
+  CHECK(stuck.tus.http.receive().result_int() == 204);
+  CHECK(server.program().wait().exit_code == 0);
 }
 
 TEST_CASE("SIGTERM ends a server whose disk does not end a sync") {
