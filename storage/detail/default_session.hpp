@@ -17,6 +17,7 @@ class DefaultSession final : public WriteSession {
   Task<void> write_piece(std::uint64_t offset, std::span<const std::byte> bytes,
                          bool alone) override;
   Task<OffsetMove> commit_to(std::uint64_t from, std::uint64_t to) override;
+  Task<void> confirm() override { co_return; }  // The offset was the backend's answer.
   void let_go() noexcept override {}
 
   Storage& storage_;

@@ -107,4 +107,13 @@ Task<OffsetMove> FileSession::commit_to(std::uint64_t from, std::uint64_t to) {
   }
 }
 
+Task<void> FileSession::confirm() {
+  const Store::Running running(store_);
+  try {
+    co_await held_.confirm(durability_);
+  } catch (...) {
+    throw_as_storage_error(std::current_exception(), operation(), id().view());
+  }
+}
+
 }  // namespace tidemark::detail

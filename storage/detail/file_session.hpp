@@ -17,6 +17,7 @@ class FileSession final : public WriteSession {
   Task<void> write_piece(std::uint64_t offset, std::span<const std::byte> bytes,
                          bool alone) override;
   Task<OffsetMove> commit_to(std::uint64_t from, std::uint64_t to) override;
+  Task<void> confirm() override;
   void let_go() noexcept override { held_.release(); }
 
   Task<void> write_direct(std::uint64_t offset, std::span<const std::byte> bytes, bool stable);

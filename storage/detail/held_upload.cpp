@@ -65,6 +65,7 @@ Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
     fail(Errc::io_error, "committed bytes may be lost, because their sync has failed");
   }
   prefix_stable_ = store_.stable.covers(id_, status_, state_->offset);
+  found_bytes_ = !prefix_stable_ && status_.size > 0;
   // Who wrote beyond the offset, or told the length, may have died in its COMMIT.
   const bool may_be_spoken_of = status_.size > state_->offset || !state_->length;
   unsettled_ = may_be_spoken_of && !state_->completed();
@@ -96,13 +97,19 @@ Task<void> HeldUpload::make_stable() {
     }
     if (!prefix_stable_) co_await store_.names.sync();
   } catch (...) {
-    const bool prefix = !prefix_stable_ && state_ && state_->offset > 0;
-    if (prefix || found_bytes_) store_.stable.poison(id_, status_);
+    if (found_bytes_) store_.stable.poison(id_, status_);
     throw;
   }
   sync_failures_ = store_.syncs.failures();
   prefix_stable_ = true;
-  dirty_ = false;
+  dirty_ = found_bytes_ = false;
+}
+
+Task<void> HeldUpload::confirm(Durability durability) {
+  TIDEMARK_ASSERT(lock_.owns_lock() && state_, "who confirms has the lock and has read the row");
+  if (prefix_stable_ || state_->offset == 0 || durability == Durability::none) co_return;
+  co_await make_stable();
+  store_.stable.note(id_, status_, state_->offset);
 }
 
 Task<OffsetMove> HeldUpload::commit(std::uint64_t from, std::uint64_t to, Durability durability) {

@@ -47,11 +47,13 @@ class HeldUpload {
   /// Bytes were written in the page cache, or past it without a sync, up to `end`.
   void wrote(std::uint64_t end, bool stable);
   /// Bytes that an earlier operation wrote are to be made stable: when that fails, nobody writes
-  /// them again.
+  /// them again. Those of a file that is not known to be stable count as found.
   void found_bytes() { dirty_ = found_bytes_ = true; }
 
   /// A4: makes everything in the file stable, unless it is.
   Task<void> make_stable();
+  /// A4 for an offset that is acknowledged without moving it.
+  Task<void> confirm(Durability durability);
 
   /// A4 and A5: makes the bytes stable, then moves the offset. A commit that completes the upload
   /// first cuts the file to its length. Not moved: the row is as `now` says. Throws `not_found`

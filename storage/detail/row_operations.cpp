@@ -163,6 +163,7 @@ Task<void> write_chunk(Store& store, UploadId id, std::uint64_t offset,
   const std::uint64_t end = state.length.value_or(store.options.max_upload_bytes);
   if (offset > end || bytes.size() > end - offset) fail(Errc::length_exceeded, k_operation, id);
   co_await hold.upload.settle();
+  store.stable.forget(id);  // Whoever fails to sync the file next may lose these bytes.
   co_await hold.upload.file().write_at(offset, bytes);
 }
 
@@ -180,7 +181,9 @@ Task<void> raise_offset(Store& store, UploadId id, std::uint64_t offset) {
   }
   Hold hold(store, id, k_operation);
   const UploadState state = co_await hold.take();
-  if (offset <= state.offset) co_return;
+  if (offset <= state.offset) {
+    co_return co_await hold.upload.confirm(store.options.durability);
+  }
   const bool moved = co_await commit_chunks(hold, id, state, offset);
   if (!moved) fail(Errc::busy, k_operation, id, "another program moved it meanwhile");
 }
@@ -202,8 +205,9 @@ Task<bool> move_offset(Store& store, UploadId id, std::uint64_t expected, std::u
     co_return false;  // Deleted since.
   }
   if (state.offset != expected) co_return false;
-  if (next == expected) co_return true;
-  co_return co_await commit_chunks(hold, id, state, next);
+  if (next > expected) co_return co_await commit_chunks(hold, id, state, next);
+  co_await hold.upload.confirm(store.options.durability);
+  co_return true;
 }
 
 }  // namespace tidemark::detail

@@ -22,8 +22,8 @@ class StableFiles {
   void note(const UploadId& id, const FileStatus& file, std::uint64_t offset);
   void forget(const UploadId& id);
 
-  /// A sync of bytes that another writer committed has failed: the kernel may have dropped them,
-  /// and tells nobody a second time.
+  /// A sync of bytes that an earlier operation or another writer wrote has failed: the kernel may
+  /// have dropped them, and tells nobody a second time.
   void poison(const UploadId& id, const FileStatus& file);
   bool is_poisoned(const UploadId& id, const FileStatus& file) const;
 

@@ -227,7 +227,7 @@ void WriteSession::note_taken_over() {
 
 Task<void> WriteSession::commit_written() {
   TIDEMARK_ASSERT(turn_.has_turn(), "who commits has the turn");
-  if (written_ == committed_) co_return;
+  if (written_ == committed_) co_return co_await confirm();
   const OffsetMove commit = co_await commit_to(committed_, written_);
   length_ = commit.now.length;
   if (!commit.moved) {

@@ -87,6 +87,8 @@ class WriteSession : public std::enable_shared_from_this<WriteSession> {
                                  bool alone) = 0;
   /// Makes what was written stable and moves the offset, unless it stands elsewhere.
   virtual Task<OffsetMove> commit_to(std::uint64_t from, std::uint64_t to) = 0;
+  /// The committed offset is acknowledged, and nothing was written beyond it.
+  virtual Task<void> confirm() = 0;
   /// Gives back what `hold` took. Also when that failed.
   virtual void let_go() noexcept = 0;
 

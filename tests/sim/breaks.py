@@ -154,7 +154,18 @@ BREAKS = {
     ),
     "chunks_not_synced": (
         "storage/detail/row_operations.cpp",
-        {"  hold.upload.found_bytes();\n  const OffsetMove": "  const OffsetMove"},
+        {
+            "  hold.upload.found_bytes();\n  const OffsetMove": "  const OffsetMove",
+            "  store.stable.forget(id);  // Whoever": "  // Whoever",
+        },
+    ),
+    "failed_sync_of_chunks_forgotten": (
+        "storage/detail/row_operations.cpp",
+        {"  store.stable.forget(id);  // Whoever": "  // Whoever"},
+    ),
+    "empty_append_not_synced": (
+        "storage/detail/write_session.cpp",
+        {"co_return co_await confirm();": "co_return;"},
     ),
     "checksum_not_asked": (
         "storage/detail/write_session.cpp",

@@ -106,7 +106,7 @@ void Client::check_kept(const Upload& upload, const Piece& piece, const AppendRe
 Task<void> Client::append() {
   Upload* const upload = pick();
   if (upload == nullptr) co_return;
-  std::uint64_t size = some_size(chance());
+  std::uint64_t size = chance().once_in(30) ? 0 : some_size(chance());
   const std::uint64_t from = chance().once_in(20) ? chance().below(5000) : upload->believed;
   if (upload->length && from < *upload->length &&
       (from + size > *upload->length || chance().once_in(4))) {
@@ -146,6 +146,34 @@ Task<void> Client::append() {
   }
 }
 
+/// Appends where the chunks begin that are not committed; should that fail, writes them again.
+Task<void> Client::append_over(Upload& upload, std::vector<Piece>& chunks) {
+  if (chunks.empty()) co_return;
+  Piece& first = chunks.front();
+  const std::uint64_t size = chance().between(1, first.to - first.from);
+  const Piece piece{first.from, first.from + size, life_.model.new_seed()};
+  upload.tried.push_back(piece);
+  upload.tried.push_back({piece.to, first.to, first.seed});  // The chunk goes on behind it.
+  trace(life_, upload, "append " + text_of(piece));
+  const std::string bytes = piece.bytes();
+  AppendResult result;
+  try {
+    result = co_await storage_.append(upload.id, piece.from, as_bytes(bytes));
+  } catch (const std::system_error& error) {
+    allow(&upload, error);
+    result.status = AppendStatus::canceled;
+  }
+  if (is_dead()) co_return;
+  if (result.status == AppendStatus::committed) {
+    upload.acknowledge(piece);
+    first.from = piece.to;
+    if (first.from == first.to) chunks.erase(chunks.begin());
+    co_return;
+  }
+  const std::string again = first.bytes(piece.from, piece.to);
+  co_await storage_.write_chunk(upload.id, piece.from, as_bytes(again));
+}
+
 /// As an application does that commits by itself.
 Task<void> Client::write_chunks_to(Upload& upload) {
   Metadata metadata;
@@ -161,6 +189,7 @@ Task<void> Client::write_chunks_to(Upload& upload) {
     const std::string bytes = piece.bytes();
     co_await perhaps_stopped(storage_.write_chunk(upload.id, piece.from, as_bytes(bytes)));
     end = piece.to;
+    if (chance().once_in(2)) co_await append_over(upload, pieces);
     if (chance().once_in(3)) co_await storage_.sync(upload.id);
     if (chance().once_in(2)) continue;
     if (chance().once_in(2)) {
@@ -205,15 +234,15 @@ Task<void> Client::choose() {
   if (life_.contested != nullptr) return create_again();
   const std::uint64_t what = chance().below(100);
   if (what < 12) return create();
-  if (what < 50) return append();
-  if (what < 70) return write();
-  if (what < 76) return look();
-  if (what < 84) return read();
-  if (what < 88) return remove();
-  if (what < 91) return concatenate();
-  if (what < 94) return release();
-  if (what < 96) return set_length();
-  if (what < 97) return clean();
+  if (what < 48) return append();
+  if (what < 68) return write();
+  if (what < 74) return look();
+  if (what < 82) return read();
+  if (what < 86) return remove();
+  if (what < 89) return concatenate();
+  if (what < 92) return release();
+  if (what < 94) return set_length();
+  if (what < 95) return clean();
   if (what < 98) return write_chunks();
   if (what < 99) return use_urls();
   if (chance().once_in(4)) return back_up();

@@ -93,6 +93,7 @@ class Client {
   void check_writer(const Writing& writing, const AppendResult& result, std::uint64_t before);
   /// What is told of an upload is what it was, or has become meanwhile.
   static void check_facts(const Upload& upload, const Facts& before, const tidemark::Upload& found);
+  Task<void> append_over(Upload& upload, std::vector<Piece>& chunks);
   Task<void> write_chunks_to(Upload& upload);
   Task<void> leave_tail(Upload& upload);
   Task<void> write_halves(Upload& upload, UploadWriter& writer, Piece piece);

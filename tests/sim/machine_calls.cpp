@@ -84,7 +84,7 @@ std::string Machine::path_of(int folder, const char* path) const {
 
 void Machine::lose_dirty_pages(const Operation& sync) {
   const OpenFile& file = opened(sync.fd);
-  const bool is_one = sync.kind == Operation::Kind::sync;
+  const bool is_one = sync.kind != Operation::Kind::sync_filesystem;
   if (is_one) disk_.lose_pending(*file.file, random_);
   if (!is_one) disk_.lose_all_pending(random_);
   if (on_loss) on_loss(is_one ? &file : nullptr);
@@ -93,7 +93,8 @@ void Machine::lose_dirty_pages(const Operation& sync) {
 std::optional<std::int64_t> Machine::fault(const Operation& operation, const Process& process) {
   using Kind = Operation::Kind;
   if (process.is_dead()) return -EIO;
-  const bool syncs = operation.kind == Kind::sync || operation.kind == Kind::sync_filesystem;
+  const bool syncs = operation.kind == Kind::sync || operation.kind == Kind::sync_filesystem ||
+                     (operation.kind == Kind::write && (operation.flags & RWF_DSYNC) != 0);
   if (call_fault.fails()) {
     if (syncs) lose_dirty_pages(operation);
     return -EIO;

@@ -40,6 +40,26 @@ Task<std::error_code> write_outcome(SQLiteStorage& storage, UploadId id, std::si
   co_return std::error_code();
 }
 
+struct Confirming {
+  const char* name;
+  Task<void> (*run)(SQLiteStorage& storage);
+};
+
+/// What acknowledges that "a" stands at 10'000, without moving it.
+constexpr Confirming k_confirming[] = {
+    {"an append of no bytes",
+     [](SQLiteStorage& s) -> Task<void> { co_await append_test_bytes(s, "a", 1, 10'000, 0); }},
+    {"a writer that writes nothing",
+     [](SQLiteStorage& s) -> Task<void> {
+       const std::unique_ptr<UploadWriter> writer = co_await s.open_writer("a", {.offset = 10'000});
+       co_await writer->close();
+     }},
+    {"update_offset",
+     [](SQLiteStorage& s) -> Task<void> { co_await s.update_offset("a", 10'000); }},
+    {"update_offset_atomic",
+     [](SQLiteStorage& s) -> Task<void> { co_await s.update_offset_atomic("a", 10'000, 10'000); }},
+};
+
 }  // namespace
 
 TEST_CASE_METHOD(ProtocolFixture, "A4: a sync that failed commits nothing and is not repeated") {
@@ -110,6 +130,38 @@ TEST_CASE_METHOD(ProtocolFixture, "A4: a failed sync of chunks is not made good 
   // The kernel may have dropped the bytes; the next sync succeeds all the same.
   CHECK(error_of((**this).update_offset("a", 10'000)) == Errc::io_error);
   CHECK(foreign.offset("a") == 0);
+}
+
+TEST_CASE_METHOD(ProtocolFixture, "A4: chunks that an append failed to sync are given up") {
+  create("a", std::nullopt);
+  const Bytes bytes = test_bytes(1, 0, 10'000);
+  wait((**this).write_chunk("a", 0, bytes));
+  environment.on_submit(first_of(Kind::sync, "a", 1, Fault::answer(-EIO)));
+  CHECK(append_error("a", 0, 100) == Errc::io_error);
+  environment.on_submit(nullptr);
+  // The kernel may have dropped the chunk as well; the next sync succeeds all the same.
+  CHECK(error_of((**this).sync("a")) == Errc::io_error);
+  CHECK(error_of((**this).update_offset("a", 10'000)) == Errc::io_error);
+  CHECK(foreign.offset("a") == 0);
+}
+
+TEST_CASE_METHOD(ProtocolFixture, "A4: an offset of others is acknowledged once it is stable") {
+  for (const Confirming& confirming : k_confirming) {
+    DYNAMIC_SECTION(confirming.name) {
+      foreign.create("a", 30'000);
+      foreign.append("a", 1, 0, 10'000);
+      SECTION("and synced once") {
+        const OperationLog log(environment);
+        for (int i = 0; i < 2; ++i) CHECK_FALSE(error_of(confirming.run(**this)));
+        CHECK(append("a", 10'000, 100) == committed(10'100));
+        CHECK(log.whole_syncs("a") == 1);
+      }
+      SECTION("or given up") {
+        environment.on_submit(first_of(Kind::sync, "a", 1, Fault::answer(-EIO)));
+        for (int i = 0; i < 2; ++i) CHECK(error_of(confirming.run(**this)) == Errc::io_error);
+      }
+    }
+  }
 }
 
 TEST_CASE_METHOD(ProtocolFixture, "A4: an upload that was given up is written by a new storage") {
