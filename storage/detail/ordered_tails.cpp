@@ -19,8 +19,10 @@ Task<void> sleep(std::chrono::nanoseconds duration) {
 
 Task<AppendResult> OrderedTails::append(UploadId id, std::uint64_t offset,
                                         std::span<const std::byte> bytes) {
+  const TimePoint deadline = store_.lock_deadline();
   while (true) {
-    const std::optional<AppendResult> result = co_await append_to(tail_of(id), offset, bytes);
+    const std::optional<AppendResult> result =
+        co_await append_to(tail_of(id), deadline, offset, bytes);
     if (result) co_return *result;
   }
 }
@@ -39,10 +41,23 @@ OrderedTails::TailPtr OrderedTails::tail_of(const UploadId& id) {
   return tail;
 }
 
+Task<AsyncMutex::Guard> OrderedTails::lock(Tail& tail, TimePoint deadline) {
+  AsyncMutex::Guard guard = tail.mutex.try_lock();
+  if (guard.owns_lock()) co_return guard;
+  try {
+    co_return co_await with_timeout(tail.mutex.lock(), deadline - store_.environment().now());
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::timed_out) throw;
+    throw StorageError(Errc::lock_timeout, "append", tail.id.view(),
+                       "a writer of this process has it");
+  }
+}
+
 /// Nothing when the tail was settled before it could take the bytes.
-Task<std::optional<AppendResult>> OrderedTails::append_to(TailPtr tail, std::uint64_t offset,
+Task<std::optional<AppendResult>> OrderedTails::append_to(TailPtr tail, TimePoint deadline,
+                                                          std::uint64_t offset,
                                                           std::span<const std::byte> bytes) {
-  const AsyncMutex::Guard guard = co_await tail->mutex.lock();
+  const AsyncMutex::Guard guard = co_await lock(*tail, deadline);
   if (tail->over) co_return std::nullopt;
   const bool first = tail->session == nullptr;
   if (first) co_await open(*tail, offset);

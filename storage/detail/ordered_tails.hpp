@@ -53,7 +53,10 @@ class OrderedTails {
   using TailPtr = std::shared_ptr<Tail>;
 
   TailPtr tail_of(const UploadId& id);
-  Task<std::optional<AppendResult>> append_to(TailPtr tail, std::uint64_t offset,
+  /// Throws `lock_timeout`.
+  Task<AsyncMutex::Guard> lock(Tail& tail, TimePoint deadline);
+  Task<std::optional<AppendResult>> append_to(TailPtr tail, TimePoint deadline,
+                                              std::uint64_t offset,
                                               std::span<const std::byte> bytes);
   Task<void> open(Tail& tail, std::uint64_t offset);
   Task<AppendResult> end(Tail& tail);

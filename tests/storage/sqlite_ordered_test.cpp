@@ -206,6 +206,29 @@ TEST_CASE_METHOD(OrderedFixture, "ordered: nobody waits for an append that has a
   CHECK(appending->get() == committed(100));
 }
 
+TEST_CASE_METHOD(OrderedFixture, "ordered: who waits for an upload of others waits no longer") {
+  create("a", k_length);
+  PlainFile other(path("a"));
+  other.lock();
+  const std::chrono::seconds timeout =
+      std::chrono::duration_cast<std::chrono::seconds>(options().lock_timeout);
+  const TimePoint begin = environment.now();
+  std::vector<std::unique_ptr<RunningTask<AppendResult>>> appends;
+  for (int i = 0; i < 8; ++i) appends.push_back(start_append("a", 0, 100, k_ordered));
+  wake();
+  environment.seconds_ahead += static_cast<int>(timeout.count()) + 1;
+  wake();
+  CHECK(appends.front()->error() == Errc::lock_timeout);
+  // Perhaps one waits for the lock since then; the others waited for the first.
+  wake();
+  environment.seconds_ahead += static_cast<int>(timeout.count()) + 1;
+  wake();
+  for (std::size_t i = 1; i < appends.size(); ++i) {
+    CHECK(appends[i]->error() == Errc::lock_timeout);
+  }
+  CHECK(environment.now() - begin < 3 * timeout);
+}
+
 TEST_CASE_METHOD(OrderedFixture, "ordered: settled after 8 MiB") {
   environment.slow_down();
   create("a", k_length);
