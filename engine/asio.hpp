@@ -49,6 +49,8 @@ class AsioService final : public boost::asio::execution_context::service {
   static inline boost::asio::execution_context::id id;
 
   explicit AsioService(boost::asio::execution_context& context) : service(context) {}
+  /// One that is made while its context shuts down is shut down here only.
+  ~AsioService() override { AsioService::shutdown(); }
 
   /// False when the context is going away: the operation must not begin.
   bool add(AsioPending& operation) {
@@ -66,9 +68,11 @@ class AsioService final : public boost::asio::execution_context::service {
     (operation.previous == nullptr ? first_ : operation.previous->next) = operation.next;
     if (operation.next != nullptr) operation.next->previous = operation.previous;
     if (!shut_down_) return operation.post_completion();
-    operation.next = std::exchange(drained_, &operation);
+    keep(operation);
     if (first_ == nullptr) all_drained_.notify_one();
   }
+  /// Until the shutdown. Within `finished` only.
+  void keep(AsioPending& operation) { operation.next = std::exchange(drained_, &operation); }
 
  private:
   void shutdown() override {
@@ -96,7 +100,7 @@ class AsioService final : public boost::asio::execution_context::service {
   std::condition_variable all_drained_;
   bool shut_down_ = false;
   AsioPending* first_ = nullptr;    // Whose tasks run.
-  AsioPending* drained_ = nullptr;  // Whose tasks ended after the shutdown began.
+  AsioPending* drained_ = nullptr;  // Whose tasks ended when the context called nobody any more.
 };
 
 /// The execution context behind an executor of either of Asio's executor models.
@@ -133,6 +137,21 @@ class AsioOperation final : private AsioPending {
  private:
   using Value = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
+  /// What is posted. A context that shuts down may destroy it in the post, on the engine's thread,
+  /// where no handler may end: what it holds can be anything.
+  struct Completion {
+    explicit Completion(AsioOperation* which) : operation(which) {}
+    Completion(Completion&&) noexcept = default;
+    ~Completion() {
+      if (!operation || Executor::current() == nullptr) return;
+      AsioOperation& ended = *operation.release();
+      ended.service_.keep(ended);
+    }
+    void operator()() { complete(std::move(operation)); }
+
+    std::unique_ptr<AsioOperation> operation;
+  };
+
   /// Shares only the stop's state, so it may be called at any time, also after the end.
   struct Cancel {
     std::stop_source stop;
@@ -159,9 +178,7 @@ class AsioOperation final : private AsioPending {
 
   void post_completion() override {
     // Never dispatched: an executor that may run it in place would run it on the engine's thread.
-    boost::asio::post(
-        work_.get_executor(),
-        [self = std::unique_ptr<AsioOperation>(this)]() mutable { complete(std::move(self)); });
+    boost::asio::post(work_.get_executor(), Completion(this));
   }
 
   /// On the handler's executor. Frees the operation before the handler may start another.

@@ -113,6 +113,7 @@ std::int64_t call(const Operation& operation) {
     case Operation::Kind::open:
       return open_file(operation);
     case Operation::Kind::close:
+      ::flock(operation.fd, LOCK_UN);  // As Environment::close_descriptor.
       // The descriptor is gone after an interruption too; closing again might hit its successor.
       return ::close(operation.fd) == 0 || errno == EINTR ? 0 : -1;
     case Operation::Kind::stat:

@@ -56,9 +56,12 @@ std::size_t class_of(std::size_t bytes) {
 
 void* allocate_frame(std::size_t bytes) {
   const std::size_t size_class = class_of(bytes);
-  if (!k_recycle || size_class >= k_classes || lists_gone) return ::operator new(bytes);
+  if (!k_recycle || size_class >= k_classes) return ::operator new(bytes);
+  // All of its class, since the thread that frees it may have lists.
+  const std::size_t class_bytes = (size_class + 1) * k_step_bytes;
+  if (lists_gone) return ::operator new(class_bytes);
   FreeLists::List& list = free_lists.lists[size_class];
-  if (list.head == nullptr) return ::operator new((size_class + 1) * k_step_bytes);
+  if (list.head == nullptr) return ::operator new(class_bytes);
   --list.count;
   return std::exchange(list.head, list.head->next);
 }

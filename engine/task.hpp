@@ -199,7 +199,8 @@ struct ForeignWait : WorkItem {
   /// Called when the awaiting frame goes away before it was resumed.
   void abandon() {
     if (state.exchange(State::abandoned) != State::running) return;
-    TIDEMARK_ASSERT(Executor::current() != where, "an awaiting frame was destroyed in its engine");
+    TIDEMARK_ASSERT(Executor::current() == nullptr,
+                    "an awaiting frame was destroyed on an engine's thread");
     source.request_stop();
     for (State now = state.load(); now != State::drained; now = state.load()) state.wait(now);
   }

@@ -27,8 +27,10 @@ bool is_aligned(std::uint64_t offset, std::span<const std::byte> bytes) {
 }
 
 SystemTime to_time(const statx_timestamp& time) {
-  return SystemTime(std::chrono::seconds(time.tv_sec) +
-                    std::chrono::microseconds(time.tv_nsec / 1000));
+  constexpr std::int64_t k_most_seconds = 9'000'000'000'000;  // As many as SystemTime has room for.
+  const std::int64_t seconds =
+      std::clamp(std::int64_t{time.tv_sec}, -k_most_seconds, k_most_seconds);
+  return SystemTime(std::chrono::seconds(seconds) + std::chrono::microseconds(time.tv_nsec / 1000));
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <exception>
 #include <optional>
 #include <sys/file.h>
 
 #include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/sleep_for.hpp>
+#include <tidemark/engine/stop.hpp>
 #include <tidemark/io/file_lock.hpp>
 
 namespace tidemark {
@@ -47,6 +49,11 @@ class Waiter {
 }  // namespace
 
 Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
+  co_await lock(file, mode, deadline);
+  co_return FileLock(std::move(file));
+}
+
+Task<void> FileLock::lock(File& file, Mode mode, TimePoint deadline) {
   Executor* const executor = co_await current_executor();
   Environment& environment = executor->environment();
   std::optional<Waiter> waiter;
@@ -58,7 +65,7 @@ Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
     const std::int64_t result = co_await detail::perform(operation);
     if (result != -EWOULDBLOCK) {
       detail::check(result, "flock");
-      co_return FileLock(std::move(file));
+      co_return;
     }
     const TimePoint now = environment.now();
     if (now >= deadline) detail::check(-ETIMEDOUT, "flock");
@@ -71,11 +78,18 @@ Task<FileLock> FileLock::open(Directory& directory, const char* name, Directory:
                               TimePoint deadline, Mode mode) {
   while (true) {
     File file = co_await directory.open_file(name, how);
-    FileLock lock = co_await acquire(std::move(file), mode, deadline);
-    const FileStatus opened = co_await lock.file().status();
-    const std::optional<FileStatus> named = co_await directory.status(name);
-    if (named && named->same_file(opened)) co_return lock;
-    co_await lock.close();
+    std::exception_ptr error;
+    try {
+      co_await lock(file, mode, deadline);
+      const FileStatus opened = co_await file.status();
+      const std::optional<FileStatus> named = co_await directory.status(name);
+      if (named && named->same_file(opened)) co_return FileLock(std::move(file));
+    } catch (...) {
+      error = std::current_exception();
+    }
+    // It may have been unlinked meanwhile, and this be its last close.
+    co_await without_stop(file.close());
+    if (error) std::rethrow_exception(error);
   }
 }
 

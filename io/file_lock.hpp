@@ -46,6 +46,7 @@ class FileLock {
 
  private:
   explicit FileLock(File file) : file_(std::move(file)) {}
+  static Task<void> lock(File& file, Mode mode, TimePoint deadline);
 
   File file_;
 };

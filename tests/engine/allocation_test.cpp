@@ -10,11 +10,13 @@
 #include <cstddef>
 #include <exception>
 #include <fcntl.h>
+#include <malloc.h>
 #include <memory>
 #include <new>
 #include <string>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -24,6 +26,7 @@
 
 #include <tidemark/engine/asio.hpp>
 #include <tidemark/engine/async_mutex.hpp>
+#include <tidemark/engine/frame_pool.hpp>
 #include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/scope.hpp>
 #include <tidemark/engine/sleep_for.hpp>
@@ -111,6 +114,22 @@ std::size_t allocations_of(Executor& executor, const Make& make) {
   const std::size_t few = run(10);
   const std::size_t many = run(k_repeats);
   return many - few;
+}
+
+TEST_CASE("a frame that is allocated when a thread ends is as large as others of its class") {
+  // Whoever frees it hands it out again for any of them.
+  struct AtTheEnd {
+    ~AtTheEnd() { *frame = detail::allocate_frame(1160); }
+    void** frame = nullptr;
+  };
+  void* frame = nullptr;
+  std::thread([&frame] {
+    thread_local AtTheEnd before_the_lists;  // So it ends after them.
+    before_the_lists.frame = &frame;
+    detail::free_frame(detail::allocate_frame(1), 1);
+  }).join();
+  CHECK(::malloc_usable_size(frame) >= 1280);
+  ::operator delete(frame);
 }
 
 TEST_CASE("in steady state nothing is allocated", "[allocation]") {

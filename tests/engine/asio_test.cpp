@@ -385,10 +385,21 @@ struct Restarts {
 TEST_CASE("a context that is going away takes no new operation", "[asio]") {
   EngineFixture fixture;
   const auto kept = std::make_shared<int>(0);
-  {
+  SECTION("that was used") {
     asio::io_context io;
     async(sleep_long(fixture.executor),
           asio::bind_executor(io.get_executor(), Restarts(fixture.executor, io, kept)));
+  }
+  SECTION("that was not used before") {
+    asio::io_context io;
+    asio::post(io, [restarts = Restarts(fixture.executor, io, kept)] {});
+  }
+  SECTION("whose strands end before") {
+    asio::io_context io;
+    async(sleep_long(fixture.executor),
+          asio::bind_executor(io, [kept](const std::exception_ptr&) { ++*kept; }));
+    async(sleep_long(fixture.executor),
+          asio::bind_executor(asio::make_strand(io), Restarts(fixture.executor, io, kept)));
   }
   CHECK(kept.use_count() == 1);
   CHECK(*kept == 0);

@@ -162,7 +162,12 @@ TEST_CASE_METHOD(FreeLockFixture, "A6: a release ends the lock, also where a cop
   // As a request of the ring has one that lets its file go after its completion was seen.
   const int copy = ::dup(lock.file().native_handle());
   CHECK(is_locked(path));
-  lock.release();
+  SECTION("at once") {
+    lock.release();
+  }
+  SECTION("on a worker thread") {
+    CHECK_FALSE(error_of(executor, lock.close()));
+  }
   CHECK_FALSE(is_locked(path));
   ::close(copy);
 }
