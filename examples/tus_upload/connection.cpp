@@ -25,6 +25,7 @@ constexpr std::chrono::seconds k_connect_limit = 10s;  // For each address of th
 constexpr std::chrono::seconds k_stall_limit = 30s;    // While no byte can be sent.
 // Servers close what is idle for longer (5 s is a usual time), and then a request is lost.
 constexpr std::chrono::seconds k_idle_limit = 3s;
+constexpr std::uint32_t k_max_answer_header_bytes = std::uint32_t{60} << 10;
 constexpr std::size_t k_max_answer_bytes = std::size_t{1} << 20;
 
 }  // namespace
@@ -57,6 +58,7 @@ asio::awaitable<Response> Connection::send(const Request& request,
   do {
     parser.emplace();
     parser->skip(request.method() == http::verb::head);
+    parser->header_limit(k_max_answer_header_bytes);
     parser->body_limit(k_max_answer_bytes);
     co_await http::async_read(*stream_, received_, *parser,
                               asio::redirect_error(asio::use_awaitable, lost));

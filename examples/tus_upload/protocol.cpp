@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <iterator>
 #include <limits>
 #include <stdexcept>
 
-#include <boost/algorithm/hex.hpp>
 #include <boost/url/parse.hpp>
 
 #include "../base64.hpp"
@@ -61,10 +59,8 @@ std::string part_fingerprint(std::string_view fingerprint, std::size_t part, std
   return std::string(fingerprint) + "--part:" + std::to_string(part) + '/' + std::to_string(parts);
 }
 
-std::string checksum_value(std::string_view sha256_hex) {
-  std::string digest;
-  boost::algorithm::unhex(sha256_hex, std::back_inserter(digest));
-  return "sha256 " + encode_base64(digest);
+std::string checksum_value(std::string_view sha1) {
+  return "sha1 " + encode_base64(sha1);
 }
 
 std::string metadata_value(std::string_view filename) {

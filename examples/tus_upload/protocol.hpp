@@ -35,8 +35,8 @@ std::string fingerprint_of(std::uint64_t size, std::string_view sha256_hex);
 /// The name of the part that is number `part`, counted from 1, of `parts`.
 std::string part_fingerprint(std::string_view fingerprint, std::size_t part, std::size_t parts);
 
-/// The value of Upload-Checksum.
-std::string checksum_value(std::string_view sha256_hex);
+/// The value of Upload-Checksum, by the one algorithm that every server must know.
+std::string checksum_value(std::string_view sha1);
 /// The value of Upload-Metadata for a file name, which may be any bytes.
 std::string metadata_value(std::string_view filename);
 /// The value of Upload-Concat for the upload that consists of `parts`.

@@ -5,6 +5,9 @@
 #include <system_error>
 #include <utility>
 
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+
 #include <tidemark/io/directory.hpp>
 
 #include "../sha256.hpp"
@@ -18,6 +21,15 @@ std::string sha256_of(std::span<const std::byte> bytes) {
   Sha256 sha256;
   sha256.update(bytes);
   return sha256.hex();
+}
+
+std::string sha1_of(std::span<const std::byte> bytes) {
+  std::string digest(SHA_DIGEST_LENGTH, '\0');
+  auto* const out = reinterpret_cast<unsigned char*>(digest.data());
+  if (EVP_Digest(bytes.data(), bytes.size(), out, nullptr, EVP_sha1(), nullptr) != 1) {
+    throw std::runtime_error("libcrypto refuses SHA-1");
+  }
+  return digest;
 }
 
 }  // namespace
@@ -71,13 +83,13 @@ Task<Chunk> SourceFile::read(const Piece& piece, std::uint64_t offset) {
   Chunk chunk;
   chunk.skipped = offset % chunk_bytes_;
   chunk.buffer = co_await read_chunk(piece, offset - chunk.skipped);
-  chunk.sha256 = sha256_of(chunk.buffer.bytes());
+  const std::string sha256 = sha256_of(chunk.buffer.bytes());
   const FileStatus status = co_await file_.status();
-  if (chunk.sha256 != piece.sha256.at(offset / chunk_bytes_) || status.size != status_.size ||
+  if (sha256 != piece.sha256.at(offset / chunk_bytes_) || status.size != status_.size ||
       status.modified_at != status_.modified_at) {
     throw std::runtime_error("the file changed while it was sent");
   }
-  if (chunk.skipped > 0) chunk.sha256 = sha256_of(chunk.bytes());
+  chunk.sha1 = sha1_of(chunk.bytes());
   co_return chunk;
 }
 

@@ -29,7 +29,7 @@ struct Chunk {
 
   tidemark::Buffer buffer;  // The whole chunk of the piece.
   std::size_t skipped = 0;  // How much of it the server has already.
-  std::string sha256;       // Of `bytes`, in hexadecimal.
+  std::string sha1;         // Of `bytes`, 20 of them.
 };
 
 /// The file to send. All of it is digested before any of it is sent, and what is then handed out is

@@ -170,7 +170,7 @@ asio::awaitable<void> Upload::send_chunk() {
   Request request = make_request(http::verb::patch, *url_);
   request.set(http::field::content_type, "application/offset+octet-stream");
   request.set("Upload-Offset", std::to_string(offset_));
-  request.set("Upload-Checksum", checksum_value(chunk.sha256));
+  request.set("Upload-Checksum", checksum_value(chunk.sha1));
   request.body() = {chunk.bytes().data(), chunk.bytes().size()};
   const Response response = co_await exchange(std::move(request));
   const std::optional<std::uint64_t> offset = bytes_in(response, "Upload-Offset");
@@ -194,7 +194,7 @@ asio::awaitable<Response> Upload::exchange(Request request) {
   }
   const unsigned status = response.result_int();
   // What was kept may not even be an upload's address.
-  const bool is_other = is_head && (status == 400 || status == 405);
+  const bool is_other = is_head && (status == 400 || status == 403 || status == 405);
   if (of_earlier_run_ && (is_gone(status) || is_other)) throw UploadGone();
   const std::string why = "the server answered " + status_of(response);
   if (is_transient(status)) throw TransientError(why);
