@@ -22,6 +22,8 @@ namespace {
 
 // What a note ends with: one that a crash cut short was promised to nobody.
 constexpr char k_end = '\0';
+// How long one that is cut short is left alone.
+constexpr std::chrono::hours k_young{1};
 // In notes, whatever path the server has.
 constexpr std::string_view k_base_path = "/files/";
 
@@ -60,7 +62,8 @@ Task<std::optional<Upload>> FinalUploads::find(UploadId id) {
       hopeless = std::current_exception();
     }
     upload.length = state.length;
-    if (!state.all_complete) co_return upload;
+    const bool has_expired = upload.expires_at && *upload.expires_at <= now();
+    if (has_expired || !state.all_complete) co_return upload;
   }
   if (hopeless) {
     const bool removed = co_await remove(id);
@@ -95,12 +98,11 @@ std::optional<tidemark::SystemTime> FinalUploads::expiry_of(const FileStatus& no
 Task<std::size_t> FinalUploads::remove_expired() {
   std::size_t removed = 0;
   if (!options_.expire_after) co_return removed;
-  const tidemark::SystemTime now = executor().environment().system_now();
   const std::vector<std::string> names = co_await folder_.list();
   for (const std::string& name : names) {
     const AsyncMutex::Guard alone = co_await notes_mutex_.lock();
     const std::optional<FileStatus> status = co_await folder_.status(name.c_str());
-    if (!status || *expiry_of(*status) > now) continue;
+    if (!status || *expiry_of(*status) > now()) continue;
     const bool was_there = co_await folder_.unlink(name.c_str());
     if (was_there) ++removed;
   }
@@ -125,7 +127,10 @@ Task<std::size_t> FinalUploads::remove_hopeless() {
 Task<bool> FinalUploads::is_hopeless(UploadId id) {
   try {
     std::optional<Note> note = co_await find_note(id);
-    if (!note) co_return true;
+    if (!note) {  // Another process, which leaves, may be writing it.
+      const std::optional<FileStatus> status = co_await folder_.status(id.c_str());
+      co_return status && status->modified_at + k_young <= now();
+    }
     co_await look_at(std::move(note->parts));
   } catch (const HttpError&) {
     co_return true;

@@ -67,6 +67,7 @@ class FinalUploads {
   tidemark::Task<void> add_note(tidemark::UploadId id, std::string text);
   tidemark::Task<std::optional<Note>> find_note(tidemark::UploadId id);
   tidemark::Task<bool> is_hopeless(tidemark::UploadId id);
+  tidemark::SystemTime now() const { return executor().environment().system_now(); }
   std::optional<tidemark::SystemTime> expiry_of(const tidemark::FileStatus& note) const;
 
   tidemark::SQLiteStorage& storage_;

@@ -5,6 +5,7 @@
 // what arrived. Exits with 0 then, 1 when it could not work, 2 when it was called wrongly. Where a
 // disk or another process holds a commit up, SIGALRM ends it in time.
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -17,6 +18,7 @@
 #include <tidemark/engine/sync_wait.hpp>
 #include <tidemark/storage/sqlite_storage.hpp>
 
+#include "header_values.hpp"
 #include "housekeeping.hpp"
 #include "log.hpp"
 #include "options.hpp"
@@ -26,15 +28,18 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Each connection takes a descriptor, and the upload that it writes or reads another one. Accepts
-/// fewer connections than the options say when the system permits fewer.
+/// Each connection takes a descriptor, and the upload that it writes or reads another one; the join
+/// of a final upload takes one for each part. Accepts fewer connections than the options say when
+/// the system permits fewer.
 void fit_to_descriptors(std::size_t& max_connections) {
   constexpr rlim_t k_others = 64;  // The database, the engine, the threads' own.
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t room = limit.rlim_max > k_others ? (limit.rlim_max - k_others) / 2 : 1;
+  const rlim_t free = limit.rlim_max - std::min(limit.rlim_max, k_others);
+  const rlim_t joined = std::min<rlim_t>(tus::k_max_parts, free / 4);
+  const rlim_t room = std::max<rlim_t>((free - joined) / 2, 1);
   if (room >= max_connections) return;
   max_connections = room;
   tus::log("fewer connections", {{"max_connections", room}, {"descriptors", limit.rlim_max}});

@@ -57,6 +57,10 @@ void check_body(const RequestBody& body) {
   }
 }
 
+HttpError checksum_mismatch() {
+  return {k_checksum_mismatch, "the bytes are not those of Upload-Checksum"};
+}
+
 void check_result(const AppendResult& result, const RequestBody& body) {
   switch (result.status) {
     case AppendStatus::committed:
@@ -68,10 +72,23 @@ void check_result(const AppendResult& result, const RequestBody& body) {
       throw HttpError(status::conflict, "another request has taken the upload over");
     case AppendStatus::checksum_mismatch:
       check_body(body);
-      throw HttpError(k_checksum_mismatch, "the bytes are not those of Upload-Checksum");
+      throw checksum_mismatch();
     case AppendStatus::canceled:
       throw HttpError(status::service_unavailable, "the server is leaving");
   }
+}
+
+/// For a request that can write nothing: checks its body, and the digest that it told.
+Awaitable<void> expect_no_bytes(RequestBody& body, std::optional<ExpectedDigest> checksum,
+                                bool checksum_follows, const char* refusal) {
+  const bool is_empty = co_await body.is_empty();
+  check_body(body);
+  if (!is_empty) throw HttpError(status::payload_too_large, refusal);
+  if (checksum_follows) checksum = parse_checksum(body.trailer("Upload-Checksum"));
+  if (!checksum) co_return;
+  BodyDigest digest(checksum->algorithm);
+  digest.expect(*checksum);
+  if (!digest.matches()) throw checksum_mismatch();
 }
 
 }  // namespace
@@ -133,6 +150,10 @@ Awaitable<Response> Service::answer(const action::Create& wanted, Exchange excha
   if (wanted.has_bytes) {
     try {
       completed = co_await receive_first(id, wanted, exchange, response);
+    } catch (const HttpError& error) {
+      // Who has found it in the list, and taken it over, keeps it.
+      if (error.status() == status::conflict) throw;
+      failure = std::current_exception();
     } catch (...) {
       failure = std::current_exception();
     }
@@ -165,16 +186,15 @@ Awaitable<Upload> Service::find_by(Task<std::optional<Upload>> look, UploadId id
   std::optional<Upload> upload = co_await tidemark::async(std::move(look), k_await);
   if (!upload) upload = co_await tidemark::async(finals_.find(id), k_await);
   if (!upload) throw HttpError(status::not_found, "there is no such upload");
+  const tidemark::SystemTime now = storage_.executor().environment().system_now();
+  if (!upload->completed && upload->expires_at && *upload->expires_at <= now) {
+    throw HttpError(status::gone, "the upload has expired");
+  }
   co_return *std::move(upload);
 }
 
 Awaitable<Upload> Service::find(UploadId id) {
-  Upload upload = co_await find_by(storage_.get_upload(id), id);
-  const tidemark::SystemTime now = storage_.executor().environment().system_now();
-  if (!upload.completed && upload.expires_at && *upload.expires_at <= now) {
-    throw HttpError(status::gone, "the upload has expired");
-  }
-  co_return upload;
+  return find_by(storage_.get_upload(id), id);
 }
 
 Awaitable<Upload> Service::settle(UploadId id, std::optional<std::uint64_t> offset) {
@@ -204,9 +224,8 @@ Awaitable<bool> Service::receive_first(UploadId id, const action::Create& wanted
   if (wanted.length != 0U) {
     co_return co_await receive(id, 0, wanted.checksum, wanted.checksum_follows, exchange, response);
   }
-  const bool is_empty = co_await exchange.body.is_empty();
-  check_body(exchange.body);
-  if (!is_empty) throw HttpError(status::payload_too_large, "the upload has no bytes");
+  co_await expect_no_bytes(exchange.body, wanted.checksum, wanted.checksum_follows,
+                           "the upload has no bytes");
   response.set("Upload-Offset", "0");
   co_return true;
 }
@@ -248,9 +267,8 @@ Awaitable<Response> Service::answer(const action::Append& wanted, Exchange excha
       throw HttpError(status::conflict, "the upload is complete");
     }
     // A client that did not hear the last answer asks once more.
-    const bool is_empty = co_await exchange.body.is_empty();
-    check_body(exchange.body);
-    if (!is_empty) throw HttpError(status::payload_too_large, "the upload is complete");
+    co_await expect_no_bytes(exchange.body, wanted.checksum, wanted.checksum_follows,
+                             "the upload is complete");
     response.set("Upload-Offset", std::to_string(upload.offset));
   }
   add_expiry(response, upload);

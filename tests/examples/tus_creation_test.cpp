@@ -15,6 +15,9 @@ using namespace tidemark::test;
 
 namespace {
 
+const std::string k_of_nothing = "Upload-Checksum: crc32 AAAAAA==\r\n";
+const std::string k_of_something = "Upload-Checksum: crc32 NSRBwg==\r\n";
+
 /// A final upload whose parts became complete after it was created. `concat` are the others of
 /// them, each with a space behind it.
 std::string create_joinable(TusFixture& tus, const std::string& concat) {
@@ -54,9 +57,18 @@ TEST_CASE("an upload without bytes is created with them") {
     CHECK(field(answer, "Upload-Offset") == "0");
     CHECK(tus.content(field(answer, "Location")).empty());
     // Who did not hear the answer asks once more.
-    tus.http.send(patch_header(field(answer, "Location"), 0, more) + body);
-    CHECK(tus.http.receive().result_int() == 204);
+    const std::vector<std::pair<std::string, unsigned>> digests = {
+        {"", 204}, {k_of_nothing, 204}, {k_of_something, 460}};
+    for (const auto& [digest, status] : digests) {
+      tus.http.send(patch_header(field(answer, "Location"), 0, digest + more) + body);
+      CHECK(tus.http.receive().result_int() == status);
+    }
+    CHECK(create(k_of_nothing + more, body).result_int() == 201);
+    CHECK(create(k_of_something + more, body).result_int() == 460);
   }
+  const std::string chunked = "Trailer: Upload-Checksum\r\nTransfer-Encoding: chunked";
+  CHECK(create(chunked, "0\r\n" + k_of_nothing + "\r\n").result_int() == 201);
+  CHECK(create(chunked, "0\r\n" + k_of_something + "\r\n").result_int() == 460);
   CHECK(create("Content-Length: 1", "x").result_int() == 413);
 }
 
@@ -74,6 +86,25 @@ TEST_CASE("an upload whose first bytes are refused is not there") {
   // Nor does it count any more.
   CHECK(other.ask("POST", "/files/", {{"Tus-Resumable", "1.0.0"}, {"Upload-Length", "100"}})
             .result_int() == 201);
+}
+
+TEST_CASE("who takes over an upload that is created with its first bytes keeps it") {
+  TusFixture tus;
+  HttpConnection creating(tus.server);
+  creating.send(
+      "POST /files/ HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 10\r\n"
+      "Content-Type: application/offset+octet-stream\r\nContent-Length: 10\r\n\r\nabc");
+  std::string listing;
+  wait_until([&] {
+    listing = tus.http.ask("GET", "/files/", {}).body();
+    return listing.find(R"("offset":3)") != std::string::npos;
+  });
+  const std::size_t begin = listing.find(R"("id":")") + 6;
+  const std::string location = "/files/" + listing.substr(begin, listing.find('"', begin) - begin);
+  CHECK(tus.offset(location) == 3);
+  CHECK(creating.receive().result_int() == 409);
+  CHECK(tus.patch(location, 3, "defghij").result_int() == 204);
+  CHECK(tus.content(location) == "abcdefghij");
 }
 
 TEST_CASE("a length is told later, with a PATCH") {
@@ -275,6 +306,15 @@ TEST_CASE("a final upload that is unfinished expires, and says when") {
   REQUIRE(tus.patch(part, 0, "abc").result_int() == 204);
   CHECK(field(tus.head(location), "Upload-Expires").empty());
   CHECK(tus.content(location) == "abc");
+}
+
+TEST_CASE("a final upload that has expired is joined no more") {
+  TusFixture tus({"--expire-after", "3s"});
+  const std::string whole = create_joinable(tus, "");
+  const std::string later = tus.create(10);
+  wait_until([&] { return tus.head(later).result_int() == 410; });
+  CHECK(tus.head(whole).result_int() == 410);
+  CHECK(tus.tus("GET", whole, {}).result_int() == 410);
 }
 
 TEST_CASE("bounds of the server are told from a full disk") {

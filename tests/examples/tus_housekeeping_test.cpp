@@ -73,7 +73,14 @@ TEST_CASE("a final upload whose part has gone is removed, and that is logged") {
   REQUIRE(tus.head(final).result_int() == 200);
   leave(tus);
   ForeignProgram(tus.folder / "data").exec("DELETE FROM uploads");
-  clean(tus, {}, R"("event":"swept","finals":1)");
+  // So has one that was cut short when it was written. Another process may be writing a young one.
+  const auto notes = tus.folder / "data" / "unfinished";
+  for (const char* const name : {"old", "young"}) write_contents(notes / name, "final;");
+  std::filesystem::last_write_time(
+      notes / "old", std::filesystem::file_time_type::clock::now() - std::chrono::minutes(61));
+  clean(tus, {}, R"("event":"swept","finals":2)");
+  CHECK(!std::filesystem::exists(notes / "old"));
+  CHECK(std::filesystem::exists(notes / "young"));
   const TusServer server(tus.folder.path());
   HttpConnection http(server);
   CHECK(http.ask("HEAD", final, {{"Tus-Resumable", "1.0.0"}}).result_int() == 404);
