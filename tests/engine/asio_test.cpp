@@ -10,6 +10,7 @@
 #include <optional>
 #include <random>
 #include <stdexcept>
+#include <stop_token>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -382,6 +383,25 @@ struct Restarts {
   void operator()(const std::exception_ptr&) { ++*kept; }
 };
 
+/// Runs something in the middle of the shutdown of a context.
+struct AtShutdown : asio::execution_context::service {
+  using key_type = AtShutdown;
+  static inline asio::execution_context::id id;
+
+  explicit AtShutdown(asio::execution_context& context) : service(context) {}
+  void shutdown() override { run(); }
+
+  std::function<void()> run;
+};
+
+Task<void> sleep_until(Executor& executor, std::stop_token stop, std::latch& ended) {
+  try {
+    co_await with_stop(sleep_long(executor), stop);
+  } catch (const std::system_error&) {
+  }
+  ended.count_down();
+}
+
 TEST_CASE("a context that is going away takes no new operation", "[asio]") {
   EngineFixture fixture;
   const auto kept = std::make_shared<int>(0);
@@ -394,11 +414,18 @@ TEST_CASE("a context that is going away takes no new operation", "[asio]") {
     asio::io_context io;
     asio::post(io, [restarts = Restarts(fixture.executor, io, kept)] {});
   }
-  SECTION("whose strands end before") {
+  SECTION("and whose strands have ended before") {
+    std::stop_source stop;
+    std::latch ended(1);
     asio::io_context io;
-    async(sleep_long(fixture.executor),
-          asio::bind_executor(io, [kept](const std::exception_ptr&) { ++*kept; }));
-    async(sleep_long(fixture.executor),
+    asio::use_service<detail::AsioService>(io);
+    asio::use_service<AtShutdown>(io).run = [&] {
+      stop.request_stop();
+      ended.wait();
+      sync_wait(fixture.executor, [](Executor&) -> Task<void> { co_return; }(fixture.executor));
+    };
+    // Services shut down in the opposite order: the strands', what runs above, ours.
+    async(sleep_until(fixture.executor, stop.get_token(), ended),
           asio::bind_executor(asio::make_strand(io), Restarts(fixture.executor, io, kept)));
   }
   CHECK(kept.use_count() == 1);
