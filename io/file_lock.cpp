@@ -87,8 +87,11 @@ Task<FileLock> FileLock::open(Directory& directory, const char* name, Directory:
     } catch (...) {
       error = std::current_exception();
     }
-    // It may have been unlinked meanwhile, and this be its last close.
-    co_await without_stop(file.close());
+    try {  // It may have been unlinked meanwhile, and this be its last close.
+      co_await without_stop(file.close());
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
     if (error) std::rethrow_exception(error);
   }
 }
