@@ -1,13 +1,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <exception>
 #include <optional>
 #include <sys/file.h>
 
 #include <tidemark/engine/perform.hpp>
 #include <tidemark/engine/sleep_for.hpp>
-#include <tidemark/engine/stop.hpp>
 #include <tidemark/io/file_lock.hpp>
 
 namespace tidemark {
@@ -49,11 +47,6 @@ class Waiter {
 }  // namespace
 
 Task<FileLock> FileLock::acquire(File file, Mode mode, TimePoint deadline) {
-  co_await lock(file, mode, deadline);
-  co_return FileLock(std::move(file));
-}
-
-Task<void> FileLock::lock(File& file, Mode mode, TimePoint deadline) {
   Executor* const executor = co_await current_executor();
   Environment& environment = executor->environment();
   std::optional<Waiter> waiter;
@@ -65,7 +58,7 @@ Task<void> FileLock::lock(File& file, Mode mode, TimePoint deadline) {
     const std::int64_t result = co_await detail::perform(operation);
     if (result != -EWOULDBLOCK) {
       detail::check(result, "flock");
-      co_return;
+      co_return FileLock(std::move(file));
     }
     const TimePoint now = environment.now();
     if (now >= deadline) detail::check(-ETIMEDOUT, "flock");
@@ -78,21 +71,11 @@ Task<FileLock> FileLock::open(Directory& directory, const char* name, Directory:
                               TimePoint deadline, Mode mode) {
   while (true) {
     File file = co_await directory.open_file(name, how);
-    std::exception_ptr error;
-    try {
-      co_await lock(file, mode, deadline);
-      const FileStatus opened = co_await file.status();
-      const std::optional<FileStatus> named = co_await directory.status(name);
-      if (named && named->same_file(opened)) co_return FileLock(std::move(file));
-    } catch (...) {
-      error = std::current_exception();
-    }
-    try {  // It may have been unlinked meanwhile, and this be its last close.
-      co_await without_stop(file.close());
-    } catch (...) {
-      if (!error) error = std::current_exception();
-    }
-    if (error) std::rethrow_exception(error);
+    FileLock lock = co_await acquire(std::move(file), mode, deadline);
+    const FileStatus opened = co_await lock.file().status();
+    const std::optional<FileStatus> named = co_await directory.status(name);
+    if (named && named->same_file(opened)) co_return lock;
+    co_await lock.close();
   }
 }
 

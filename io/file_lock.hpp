@@ -46,7 +46,6 @@ class FileLock {
 
  private:
   explicit FileLock(File file) : file_(std::move(file)) {}
-  static Task<void> lock(File& file, Mode mode, TimePoint deadline);
 
   File file_;
 };

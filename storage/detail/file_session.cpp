@@ -66,7 +66,7 @@ Task<void> FileSession::write_piece(std::uint64_t offset, std::span<const std::b
   const auto rest = bytes.subspan(direct.head + direct.middle);
   const bool aligned = middle.size() == bytes.size();
   const bool stable = alone && (aligned || bytes.size() <= k_max_cached_stable_bytes) &&
-                      held_.is_prefix_stable() && durability_ != Durability::none;
+                      held_.is_rest_stable() && durability_ != Durability::none;
   try {
     if (held_.is_unsettled()) co_await held_.settle();
     if (aligned) {

@@ -65,7 +65,8 @@ Task<UploadState> HeldUpload::take(TimePoint deadline, std::stop_token newer) {
     fail(Errc::io_error, "committed bytes may be lost, because their sync has failed");
   }
   prefix_stable_ = store_.stable.covers(id_, status_, state_->offset);
-  found_bytes_ = !prefix_stable_ && status_.size > 0;
+  const bool is_unknown = !prefix_stable_ && status_.size > 0;
+  found_bytes_ = is_unknown || store_.stable.has_chunks(id_, status_);
   // Who wrote beyond the offset, or told the length, may have died in its COMMIT.
   const bool may_be_spoken_of = status_.size > state_->offset || !state_->length;
   unsettled_ = may_be_spoken_of && !state_->completed();
@@ -96,7 +97,7 @@ Task<void> HeldUpload::make_stable() {
       co_await file().sync_data();
     }
     if (!prefix_stable_) co_await store_.names.sync();
-  } catch (...) {
+  } catch (const std::system_error&) {  // Not without memory: then there was no sync.
     if (found_bytes_) store_.stable.poison(id_, status_);
     throw;
   }

@@ -42,12 +42,12 @@ class HeldUpload {
 
   File& file() { return lock_.file(); }
   const FileStatus& status() const { return status_; }
-  /// Whether what is committed is stable, so that only what is new needs a sync.
-  bool is_prefix_stable() const { return prefix_stable_; }
+  /// Whether all that was written before is stable, so that only what is new needs a sync.
+  bool is_rest_stable() const { return prefix_stable_ && !found_bytes_; }
   /// Bytes were written in the page cache, or past it without a sync, up to `end`.
   void wrote(std::uint64_t end, bool stable);
   /// Bytes that an earlier operation wrote are to be made stable: when that fails, nobody writes
-  /// them again. Those of a file that is not known to be stable count as found.
+  /// them again. Those of a file that is not known to be stable count as found, and chunks.
   void found_bytes() { dirty_ = found_bytes_ = true; }
 
   /// A4: makes everything in the file stable, unless it is.

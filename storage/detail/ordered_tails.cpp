@@ -49,7 +49,7 @@ Task<AsyncMutex::Guard> OrderedTails::lock(Tail& tail, TimePoint deadline) {
   } catch (const std::system_error& error) {
     if (error.code() != std::errc::timed_out) throw;
     throw StorageError(Errc::lock_timeout, "append", tail.id.view(),
-                       "a writer of this process has it");
+                       "others have it or wait for it");
   }
 }
 

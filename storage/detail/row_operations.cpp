@@ -163,7 +163,7 @@ Task<void> write_chunk(Store& store, UploadId id, std::uint64_t offset,
   const std::uint64_t end = state.length.value_or(store.options.max_upload_bytes);
   if (offset > end || bytes.size() > end - offset) fail(Errc::length_exceeded, k_operation, id);
   co_await hold.upload.settle();
-  store.stable.forget(id);  // Whoever fails to sync the file next may lose these bytes.
+  store.stable.note_chunk(id);
   co_await hold.upload.file().write_at(offset, bytes);
 }
 

@@ -20,12 +20,17 @@ void StableFiles::note(const UploadId& id, const FileStatus& file, std::uint64_t
         std::ranges::find_if(entries_, [](auto& each) { return !each.second.poisoned; });
     if (any != entries_.end()) entries_.erase(any);
   }
-  entries_.insert_or_assign(id, Entry{file.device, file.inode, file.born_at, offset, false});
+  entries_.insert_or_assign(id, Entry{file.device, file.inode, file.born_at, offset});
 }
 
-void StableFiles::forget(const UploadId& id) {
+void StableFiles::note_chunk(const UploadId& id) {
   const auto at = entries_.find(id);
-  if (at != entries_.end() && !at->second.poisoned) entries_.erase(at);
+  if (at != entries_.end()) at->second.has_chunks = true;
+}
+
+bool StableFiles::has_chunks(const UploadId& id, const FileStatus& file) const {
+  const Entry* const entry = find(id, file);
+  return entry != nullptr && entry->has_chunks;
 }
 
 void StableFiles::poison(const UploadId& id, const FileStatus& file) {

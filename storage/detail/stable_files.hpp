@@ -20,7 +20,12 @@ class StableFiles {
   /// Whether exactly `offset` bytes of the file, and its name, were made stable here.
   bool covers(const UploadId& id, const FileStatus& file, std::uint64_t offset) const;
   void note(const UploadId& id, const FileStatus& file, std::uint64_t offset);
-  void forget(const UploadId& id);
+  void forget(const UploadId& id) { entries_.erase(id); }
+
+  /// Bytes were written here beyond the offset, until the next note: who fails to sync the file may
+  /// lose them.
+  void note_chunk(const UploadId& id);
+  bool has_chunks(const UploadId& id, const FileStatus& file) const;
 
   /// A sync of bytes that an earlier operation or another writer wrote has failed: the kernel may
   /// have dropped them, and tells nobody a second time.
@@ -33,7 +38,8 @@ class StableFiles {
     std::uint64_t inode;
     SystemTime born_at;  // Inodes are used again.
     std::uint64_t offset;
-    bool poisoned;
+    bool poisoned = false;
+    bool has_chunks = false;
 
     bool is_of(const FileStatus& file) const {
       return device == file.device && inode == file.inode && born_at == file.born_at;

@@ -156,12 +156,12 @@ BREAKS = {
         "storage/detail/row_operations.cpp",
         {
             "  hold.upload.found_bytes();\n  const OffsetMove": "  const OffsetMove",
-            "  store.stable.forget(id);  // Whoever": "  // Whoever",
+            "  store.stable.note_chunk(id);\n": "",
         },
     ),
     "failed_sync_of_chunks_forgotten": (
         "storage/detail/row_operations.cpp",
-        {"  store.stable.forget(id);  // Whoever": "  // Whoever"},
+        {"  store.stable.note_chunk(id);\n": ""},
     ),
     "empty_append_not_synced": (
         "storage/detail/write_session.cpp",

@@ -188,6 +188,8 @@ bool run_operation(const Case& operation, const Fault& fault, Random& random, Cu
   if (!error) check_effect(*server, operation);
   expect_success(outcome(*server, check_kept));
   if (!do_again(*server, operation)) {
+    const bool may_be = fault.kind == Kind::call || fault.kind == Kind::full;
+    if (!may_be) throw Violation("it is given up, and no sync has failed");
     expect_success(server->close());
     server = open_server(machine);
     if (!do_again(*server, operation)) throw Violation("it is given up when opened anew");

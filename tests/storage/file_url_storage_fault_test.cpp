@@ -91,8 +91,6 @@ TEST_CASE_METHOD(StoreFixture, "after a crash before any step the content is the
     write_contents(path, k_old_text);
     bool renamed = false;
     environment.on_submit([&](const Operation& operation, std::uint64_t number) {
-      // A descriptor goes in any case.
-      if (number >= step && operation.kind == Kind::close) return Fault::done_but_answer(-EIO);
       if (number >= step) return Fault::answer(-EIO);
       renamed = renamed || operation.kind == Kind::rename;
       return Fault::none();

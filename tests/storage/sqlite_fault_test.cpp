@@ -145,6 +145,19 @@ TEST_CASE_METHOD(ProtocolFixture, "A4: chunks that an append failed to sync are 
   CHECK(foreign.offset("a") == 0);
 }
 
+TEST_CASE_METHOD(ProtocolFixture, "A4: chunks of another process are synced before their row") {
+  create("a", std::nullopt);
+  {
+    ProtocolStore other(folder.path());
+    const Bytes bytes = test_bytes(1, 0, 10'000);
+    other.wait((*other).write_chunk("a", 0, bytes));
+  }
+  const OperationLog log(environment);
+  wait((**this).update_offset("a", 10'000));
+  CHECK(log.whole_syncs("a") == 1);
+  check_upload("a", 10'000);
+}
+
 TEST_CASE_METHOD(ProtocolFixture, "A4: an offset of others is acknowledged once it is stable") {
   for (const Confirming& confirming : k_confirming) {
     DYNAMIC_SECTION(confirming.name) {
